@@ -1,0 +1,1 @@
+"""The edges: wire formats in, events out. No rules of their own."""

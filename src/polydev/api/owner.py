@@ -1,0 +1,193 @@
+"""What only the owner of this installation may do: users, keys, connections.
+
+Served on a unix socket in the data directory that only the owner's account can open; the
+`polydev` command is its client. These routes do not exist on the network.
+"""
+
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from pydantic import Base64Bytes, BaseModel, Field
+
+from polydev.api.dependencies import ServicesDependency
+from polydev.core.connections import NewConnection
+from polydev.models.accounts import ApiKey, Connection, ConnectionState, Ownership, User, UserState
+from polydev.secret import Secret
+
+router = APIRouter(prefix="/owner")
+
+
+class UserRecord(BaseModel):
+    id: str
+    name: str
+    state: UserState
+    created_at: datetime
+
+
+class UserName(BaseModel):
+    name: str
+
+
+class KeyRecord(BaseModel):
+    id: str
+    user: str
+    name: str
+    prefix: str
+    requests_per_minute: int
+    concurrent_runs: int
+    created_at: datetime
+    revoked_at: datetime | None
+    key: str | None = None  # only in the answer that creates it
+
+
+class KeyRequest(BaseModel):
+    user: str | None = None
+    name: str = Field("", max_length=64)
+    requests_per_minute: int | None = Field(None, gt=0)
+    concurrent_runs: int | None = Field(None, gt=0)
+
+
+class ConnectionRecord(BaseModel):
+    id: str
+    user: str
+    provider: str
+    state: ConnectionState
+    reason: str
+    account: str
+    plan: str
+    ownership: Ownership
+    source: str | None
+    created_at: datetime
+    expires_at: datetime | None
+    refreshed_at: datetime | None
+    checked_at: datetime | None
+
+
+class ConnectRequest(BaseModel):
+    """files: path under HOME → base64 of the file that the CLI wrote."""
+
+    user: str | None = None
+    provider: str
+    files: dict[str, Base64Bytes]
+    ownership: Ownership
+    source: str | None = None
+
+
+class CheckResult(BaseModel):
+    connection: ConnectionRecord
+    ok: bool
+    message: str
+
+
+@router.get("/users")
+async def users(services: ServicesDependency) -> list[UserRecord]:
+    return [_user(user) for user in await services.accounts.users()]
+
+
+@router.post("/users", status_code=201)
+async def add_user(body: UserName, services: ServicesDependency) -> UserRecord:
+    return _user(await services.accounts.add_user(body.name))
+
+
+@router.post("/users/{name}/disable")
+async def disable_user(name: str, services: ServicesDependency) -> UserRecord:
+    return _user(await services.accounts.disable_user(name))
+
+
+@router.get("/keys")
+async def keys(services: ServicesDependency, user: str | None = None) -> list[KeyRecord]:
+    owner = await services.accounts.user_named(user)
+    return [_key(key, owner) for key in await services.accounts.keys(owner)]
+
+
+@router.post("/keys", status_code=201)
+async def create_key(body: KeyRequest, services: ServicesDependency) -> KeyRecord:
+    owner = await services.accounts.user_named(body.user)
+    key, secret = await services.accounts.create_key(
+        owner,
+        body.name,
+        requests_per_minute=body.requests_per_minute,
+        concurrent_runs=body.concurrent_runs,
+    )
+    return _key(key, owner, secret)
+
+
+@router.post("/keys/{key_id}/revoke")
+async def revoke_key(key_id: str, services: ServicesDependency) -> KeyRecord:
+    key = await services.accounts.revoke_key(key_id)
+    return _key(key, await services.accounts.user_named(key.user_id))
+
+
+@router.get("/connections")
+async def connections(
+    services: ServicesDependency, *, everything: Annotated[bool, Query(alias="all")] = False
+) -> list[ConnectionRecord]:
+    names = {user.id: user.name for user in await services.accounts.users()}
+    found = await services.connections.list(include_disconnected=everything)
+    return [_connection(connection, names[connection.user_id]) for connection in found]
+
+
+@router.post("/connections", status_code=201)
+async def connect(body: ConnectRequest, services: ServicesDependency) -> CheckResult:
+    user = await services.accounts.user_named(body.user)
+    connection, message = await services.connections.connect(
+        NewConnection(
+            user=user,
+            provider=body.provider,
+            files={path: Secret(bytes(content)) for path, content in body.files.items()},
+            ownership=body.ownership,
+            source=body.source,
+        )
+    )
+    return CheckResult(connection=_connection(connection, user.name), ok=True, message=message)
+
+
+@router.post("/connections/{connection_id}/check")
+async def check(connection_id: str, services: ServicesDependency) -> CheckResult:
+    connection, ok, message = await services.connections.check(connection_id)
+    user = await services.accounts.user_named(connection.user_id)
+    return CheckResult(connection=_connection(connection, user.name), ok=ok, message=message)
+
+
+@router.delete("/connections/{connection_id}")
+async def disconnect(connection_id: str, services: ServicesDependency) -> ConnectionRecord:
+    connection = await services.connections.disconnect(connection_id)
+    user = await services.accounts.user_named(connection.user_id)
+    return _connection(connection, user.name)
+
+
+def _user(user: User) -> UserRecord:
+    return UserRecord(id=user.id, name=user.name, state=user.state, created_at=user.created_at)
+
+
+def _key(key: ApiKey, owner: User, secret: Secret[str] | None = None) -> KeyRecord:
+    return KeyRecord(
+        id=key.id,
+        user=owner.name,
+        name=key.name,
+        prefix=key.prefix,
+        requests_per_minute=key.requests_per_minute,
+        concurrent_runs=key.concurrent_runs,
+        created_at=key.created_at,
+        revoked_at=key.revoked_at,
+        key=secret.reveal() if secret else None,
+    )
+
+
+def _connection(connection: Connection, user: str) -> ConnectionRecord:
+    return ConnectionRecord(
+        id=connection.id,
+        user=user,
+        provider=connection.provider,
+        state=connection.state,
+        reason=connection.reason,
+        account=connection.account,
+        plan=connection.plan,
+        ownership=connection.ownership,
+        source=connection.source,
+        created_at=connection.created_at,
+        expires_at=connection.expires_at,
+        refreshed_at=connection.refreshed_at,
+        checked_at=connection.checked_at,
+    )

@@ -1,0 +1,129 @@
+"""Users and their API keys: making them, and telling whose a key is."""
+
+import asyncio
+import hashlib
+import hmac
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from polydev.config import KeySettings
+from polydev.errors import Forbidden, InvalidRequest, NotFound, Unauthenticated
+from polydev.models.accounts import ApiKey, User, UserState
+from polydev.secret import Secret
+from polydev.store import Store
+
+KEY_PREFIX = "polydev_"
+_CACHE_SECONDS = 2.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Caller:
+    """Who asks. key is None for the owner of this machine's account, who came by the socket."""
+
+    user: User
+    key: ApiKey | None
+
+
+class Accounts:
+    def __init__(self, store: Store, settings: KeySettings) -> None:
+        self._store = store
+        self._settings = settings
+        self._known: dict[str, tuple[float, Caller]] = {}
+
+    async def first_user(self) -> tuple[User, Secret[str] | None]:
+        """The first user, made with a first key when there is none; the key is shown once."""
+        users = await self._store.users.list()
+        if users:
+            return users[0], None
+        user = await self.add_user("owner")
+        _, key = await self.create_key(user, "first")
+        return user, key
+
+    async def add_user(self, name: str) -> User:
+        """Raises Conflict when the name is taken, InvalidRequest when it is no name."""
+        if not 1 <= len(name.strip()) <= 64 or not name.isprintable():
+            raise InvalidRequest("A user's name has 1 to 64 printable characters.")
+        return await self._store.users.add(name.strip())
+
+    async def users(self) -> list[User]:
+        return await self._store.users.list()
+
+    async def user_named(self, name: str | None) -> User:
+        """Raises NotFound. None gives the first user."""
+        users = await self._store.users.list()
+        for user in users:
+            if name is None or name in (user.name, user.id):
+                return user
+        raise NotFound(f"There is no user {name!r}.", remedy="`polydev users list` shows them.")
+
+    async def disable_user(self, name: str) -> User:
+        """From now on none of the user's keys is accepted."""
+        user = await self.user_named(name)
+        self._known.clear()
+        return await self._store.users.set_state(user.id, UserState.DISABLED)
+
+    async def create_key(
+        self,
+        user: User,
+        name: str,
+        *,
+        requests_per_minute: int | None = None,
+        concurrent_runs: int | None = None,
+    ) -> tuple[ApiKey, Secret[str]]:
+        """The record, and the key itself: only its hash is kept, so it is shown now or never."""
+        key = KEY_PREFIX + secrets.token_hex(24)
+        record = await self._store.keys.add(
+            user_id=user.id,
+            name=name,
+            prefix=key[: len(KEY_PREFIX) + 6],
+            digest=_digest(key),
+            requests_per_minute=requests_per_minute or self._settings.requests_per_minute,
+            concurrent_runs=concurrent_runs or self._settings.concurrent_runs,
+        )
+        return record, Secret(key)
+
+    async def keys(self, user: User) -> list[ApiKey]:
+        return await self._store.keys.of_user(user.id)
+
+    async def revoke_key(self, key_id: str) -> ApiKey:
+        self._known.clear()
+        return await self._store.keys.revoke(key_id, datetime.now(UTC))
+
+    async def caller(self, presented: str) -> Caller:
+        """Whose key this is.
+
+        Raises Unauthenticated for no, an unknown or a revoked key, Forbidden for a disabled user.
+        Answers from memory for two seconds, so that a busy key costs no query for each request.
+        """
+        digest = _digest(presented)
+        now = asyncio.get_running_loop().time()
+        known = self._known.get(digest)
+        if known is not None and known[0] > now:
+            return known[1]
+        found = await self._store.keys.by_digest(digest) if presented else None
+        if found is None or not hmac.compare_digest(found[1], digest):
+            raise Unauthenticated(
+                "This API key is not known here." if presented else "The request has no API key.",
+                remedy="Send one as `Authorization: Bearer` or `x-api-key`; "
+                "`polydev keys create` makes one.",
+            )
+        key = found[0]
+        if key.revoked_at is not None:
+            raise Unauthenticated(
+                f"The API key {key.prefix}… was revoked.",
+                remedy="Use another; `polydev keys create` makes one.",
+            )
+        user = await self._store.users.get(key.user_id)
+        if user.state is not UserState.ACTIVE:
+            raise Forbidden(f"The user {user.name} is disabled.")
+        caller = Caller(user=user, key=key)
+        if len(self._known) > 4096:
+            self._known.clear()
+        self._known[digest] = (now + _CACHE_SECONDS, caller)
+        return caller
+
+
+def _digest(key: str) -> str:
+    """Keys are 24 random bytes, so a plain hash cannot be searched backwards."""
+    return hashlib.sha256(key.encode()).hexdigest()

@@ -1,0 +1,60 @@
+"""`stop` and `max_tokens`, held by us because not every CLI passes them on.
+
+Text that may be the beginning of a stop sequence is held back until it is clear. Tokens are
+estimated (four UTF-8 bytes each, the usual figure for English text) as no vendor's tokenizer is
+at hand; a CLI that can pass `max_tokens` to its provider does so as well, and is then exact.
+"""
+
+from polydev.events import EndReason
+
+_BYTES_PER_TOKEN = 4
+
+
+class AnswerLimit:
+    """Feed it text; it gives the text that may be shown, and says when the answer is over."""
+
+    def __init__(self, stop: tuple[str, ...] = (), max_tokens: int | None = None) -> None:
+        self._stop = tuple(sequence for sequence in stop if sequence)
+        self._bytes_left = None if max_tokens is None else max_tokens * _BYTES_PER_TOKEN
+        self._held = ""
+        self.reached: EndReason | None = None
+        self.matched: str | None = None
+
+    def feed(self, text: str) -> str:
+        """The part of the answer that is certain now; may be empty."""
+        if self.reached:
+            return ""
+        self._held += text
+        found = [(self._held.find(stop), stop) for stop in self._stop if stop in self._held]
+        if found:
+            position, self.matched = min(found)
+            shown, self._held = self._held[:position], ""
+            self.reached = EndReason.STOP
+            return self._within_length(shown)
+        keep = max((_overlap(self._held, stop) for stop in self._stop), default=0)
+        shown = self._held[: len(self._held) - keep]
+        self._held = self._held[len(shown) :]
+        return self._within_length(shown)
+
+    def rest(self) -> str:
+        """What was held back, when the model ended by itself."""
+        shown, self._held = self._held, ""
+        return "" if self.reached else self._within_length(shown)
+
+    def _within_length(self, text: str) -> str:
+        if self._bytes_left is None:
+            return text
+        encoded = text.encode()
+        if len(encoded) > self._bytes_left:
+            self.reached, self.matched = EndReason.LENGTH, None
+            text = encoded[: self._bytes_left].decode(errors="ignore")
+        self._bytes_left -= len(encoded)
+        return text
+
+
+def _overlap(text: str, stop: str) -> int:
+    """How many characters at the end of `text` could begin `stop`."""
+    return next(
+        (size for size in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:size])),
+        0,
+    )

@@ -1,0 +1,176 @@
+"""One prompt, one sandbox, one process: joins a provider to a sandbox and to egress.
+
+This is the only place where the pure side (what to start, what lines mean) and the side that acts
+(processes, sockets) meet. Whatever happens, `execute` ends with exactly one `RunFinished` given
+to `emit`, and with the sandbox gone. It raises only CancelledError, and then has given no end:
+who cancels says why.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import structlog
+
+from polydev.config import RunSettings
+from polydev.core.answer_limit import AnswerLimit
+from polydev.egress.client import Binding, Egress
+from polydev.errors import EgressProblem, PolydevError, RunFailed, SandboxUnavailable
+from polydev.events import EndReason, Event, RunFinished, TextDelta
+from polydev.models.accounts import Connection, Credential
+from polydev.models.egress import Purpose
+from polydev.models.places import Launch, Place
+from polydev.models.runs import Prompt
+from polydev.proc.process import Process
+from polydev.providers.base import OUTCOMES, Dialogue, LaunchOrder, Observation, Provider, finished
+from polydev.sandboxes.abc import Sandboxes
+from polydev.secret import Secret
+
+log = structlog.get_logger()
+
+Emit = Callable[[Event], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Order:
+    """What the runner needs to execute one run."""
+
+    run_id: str
+    provider: Provider
+    connection: Connection
+    credential: Credential
+    prompt: Prompt
+    stop: tuple[str, ...] = ()
+    timeout_seconds: float
+
+
+class Runner:
+    def __init__(self, sandboxes: Sandboxes, egress: Egress, settings: RunSettings) -> None:
+        self._sandboxes = sandboxes
+        self._egress = egress
+        self._settings = settings
+
+    async def execute(self, order: Order, emit: Emit) -> None:
+        """Runs `order` to its end, telling `emit` what happens."""
+        try:
+            end = await self._execute(order, emit)
+        except TimeoutError:
+            seconds = order.timeout_seconds
+            end = finished(
+                EndReason.TIMED_OUT,
+                f"The run took longer than its {seconds:g} s and was stopped.",
+            )
+        except RunFailed as error:
+            end = finished(EndReason.CLI_FAILED, str(error))
+        except (SandboxUnavailable, EgressProblem) as error:
+            end = finished(EndReason.SANDBOX_FAILED, str(error))
+        except PolydevError as error:
+            end = finished(EndReason.CLI_FAILED, str(error), retry_at=error.retry_at)
+        except Exception:
+            # The outermost boundary of a run: a mistake of ours must not leave it without an end.
+            log.exception("run failed unexpectedly", run=order.run_id)
+            end = finished(EndReason.CLI_FAILED, "polydev made a mistake; its log has the details.")
+        emit(end)
+
+    async def _execute(self, order: Order, emit: Emit) -> RunFinished:
+        sentinel = Secret(f"polydev-{secrets.token_hex(16)}")
+        provider = order.provider
+        policy = provider.policy(Purpose.RUN, order.credential.kind)
+
+        def launch(place: Place) -> Launch:
+            return provider.launch(
+                LaunchOrder(
+                    purpose=Purpose.RUN,
+                    place=place,
+                    identity=order.connection.identity,
+                    sentinel=sentinel,
+                    credential=order.credential,
+                    prompt=order.prompt,
+                )
+            )
+
+        async with asyncio.timeout(order.timeout_seconds):
+            async with (
+                await self._sandboxes.open(launch) as sandbox,
+                await self._egress.bind(
+                    connection_id=order.connection.id,
+                    policy=policy,
+                    listeners=sandbox.listeners,
+                    sentinel=sentinel,
+                ) as binding,
+            ):
+                process = await sandbox.start()
+                dialogue = provider.dialogue(order.prompt)
+                end = await self._converse(process, dialogue, order, emit)
+                return self._explained(end, provider, binding, emit)
+
+    async def _converse(
+        self, process: Process, dialogue: Dialogue, order: Order, emit: Emit
+    ) -> RunFinished:
+        """Speaks the dialogue to its end."""
+        limit = AnswerLimit(order.stop, order.prompt.max_tokens)
+        await process.send(dialogue.open())
+        lines = process.lines()
+        while True:
+            try:
+                async with asyncio.timeout(self._settings.silence_seconds):
+                    line = await anext(lines, None)
+            except TimeoutError:
+                return finished(
+                    EndReason.CLI_FAILED,
+                    f"The CLI said nothing for {self._settings.silence_seconds:g} s "
+                    "and was stopped.",
+                )
+            if line is None:
+                return dialogue.ended(await process.wait(), process.stderr_tail())
+            step = dialogue.receive(line)
+            for event in step.events:
+                if isinstance(event, RunFinished):
+                    rest = limit.rest()
+                    if rest and event.outcome is OUTCOMES.get(EndReason.STOP):
+                        emit(TextDelta(text=rest))
+                    return event
+                if isinstance(event, TextDelta):
+                    shown = limit.feed(event.text)
+                    if shown:
+                        emit(TextDelta(text=shown))
+                    if limit.reached:
+                        return replace(
+                            finished(limit.reached), stop_sequence=limit.matched or ""
+                        )
+                else:
+                    emit(event)
+            if step.send:
+                await process.send(step.send)
+
+    def _explained(
+        self, end: RunFinished, provider: Provider, binding: Binding, emit: Emit
+    ) -> RunFinished:
+        """`end`, with what egress saw and the CLI did not pass on: windows, why, retry_at."""
+        now = datetime.now(UTC)
+        observed: Observation | None = None
+        unreachable = ""
+        for exchange in binding.exchanges:
+            if exchange.unreachable:
+                unreachable = exchange.unreachable
+                continue
+            if exchange.refused:
+                continue
+            observed = provider.observe(exchange, now)
+            for window in observed.windows:
+                emit(window)
+        if end.reason in (EndReason.STOP, EndReason.LENGTH, EndReason.REFUSAL):
+            return end
+        if observed is not None and observed.trouble is not None:
+            return replace(
+                end,
+                reason=observed.trouble,
+                outcome=finished(observed.trouble).outcome,
+                retry_at=end.retry_at or observed.retry_at,
+            )
+        if unreachable:
+            message = f"{provider.title} could not be reached: {unreachable}."
+            return finished(EndReason.PROVIDER_ERROR, message)
+        return end

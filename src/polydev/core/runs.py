@@ -1,0 +1,398 @@
+"""Runs: admitted, queued, executed, followed, cancelled, and ended whatever happens.
+
+Admission answers at once: it raises, or gives an `ActiveRun` whose record is in the store. From
+then on the run has exactly one end. A request is executed once; nothing here repeats one.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import structlog
+from pydantic import TypeAdapter
+
+from polydev.config import RunSettings
+from polydev.core.accounts import Caller
+from polydev.core.connections import Connections
+from polydev.core.event_log import EventLog
+from polydev.core.event_writer import EventWriter
+from polydev.core.keeper import Keeper
+from polydev.core.metrics import Metrics
+from polydev.core.quotas import Quotas
+from polydev.core.runner import Order, Runner
+from polydev.errors import Busy, InvalidRequest, NotFound, PolydevError, PromptTooLarge
+from polydev.events import (
+    EndReason,
+    Event,
+    ReasoningDelta,
+    Recorded,
+    RunFinished,
+    TextDelta,
+    UsageReported,
+    WindowObserved,
+    many_from_json,
+)
+from polydev.models.accounts import Connection
+from polydev.models.ids import new_id
+from polydev.models.runs import Image, Prompt, Run, RunRequest, RunState, Text
+from polydev.models.seals import events_context, request_context
+from polydev.providers.base import Provider, finished
+from polydev.providers.registry import provider_named
+from polydev.store import Store
+from polydev.store.runs import EventBatch
+from polydev.vault import Vault
+
+log = structlog.get_logger()
+
+_PRUNE_SECONDS = 3600.0
+_prompt: TypeAdapter[Prompt] = TypeAdapter(Prompt)
+
+
+class ActiveRun:
+    """A run in flight: its record, its log, and how to end it."""
+
+    def __init__(self, run: Run, log: EventLog) -> None:
+        self.run = run
+        self.log = log
+        self.task: asyncio.Task[None] | None = None
+        self.cancel_reason = EndReason.CANCELLED
+
+    def cancel(self, reason: EndReason = EndReason.CANCELLED) -> None:
+        """Ends the run; does nothing to one that has ended."""
+        if self.task is not None and not self.log.finished and not self.task.cancelling():
+            self.cancel_reason = reason
+            self.task.cancel()
+
+
+class Runs:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        vault: Vault,
+        connections: Connections,
+        keeper: Keeper,
+        runner: Runner,
+        quotas: Quotas,
+        metrics: Metrics,
+        settings: RunSettings,
+        obstacle: Callable[[], str] = lambda: "",
+    ) -> None:
+        self._store = store
+        self._vault = vault
+        self._connections = connections
+        self._keeper = keeper
+        self._runner = runner
+        self._quotas = quotas
+        self._metrics = metrics
+        self._settings = settings
+        self._obstacle = obstacle
+        self._places = asyncio.Semaphore(settings.concurrent)
+        self._waiting = 0
+        self._active: dict[str, ActiveRun] = {}
+        self._writer = EventWriter(store, vault, metrics, keep_texts=settings.keep_text_days > 0)
+
+    async def submit(self, caller: Caller, request: RunRequest) -> ActiveRun:
+        """Admits a run and starts it.
+
+        Raises what speaks against it: PromptTooLarge, InvalidRequest, NoConnection, NeedsLogin,
+        TooManyRequests (the key's limits), Busy (the queue), StoreProblem.
+        """
+        provider = provider_named(request.provider)
+        self._check_prompt(provider, request.prompt)
+        connection = await self._connections.for_run(
+            caller.user, provider, request.connection_id
+        )
+        return await self.start(
+            caller.user.id,
+            caller.key.id if caller.key else None,
+            provider,
+            connection,
+            request,
+            place=self._quotas.running(caller.key) if caller.key else None,
+        )
+
+    async def start(
+        self,
+        user_id: str,
+        key_id: str | None,
+        provider: Provider,
+        connection: Connection,
+        request: RunRequest,
+        *,
+        place: AbstractContextManager[None] | None = None,
+    ) -> ActiveRun:
+        """Starts a run that is admitted already, if the queue has room."""
+        if self._places.locked() and self._waiting >= self._settings.queue:
+            raise Busy(
+                f"{self._waiting} runs are waiting, as many as may.",
+                remedy="Ask again in a moment, or raise POLYDEV_RUNS__QUEUE.",
+                retry_at=datetime.now(UTC) + timedelta(seconds=2),
+            )
+        run = Run(
+            id=new_id("run"),
+            user_id=user_id,
+            connection_id=connection.id,
+            provider=provider.name,
+            model=request.prompt.model,
+            surface=request.surface,
+            state=RunState.QUEUED,
+            created_at=datetime.now(UTC),
+            key_id=key_id,
+        )
+        held = ExitStack()
+        if place is not None:
+            held.enter_context(place)
+        self._waiting += 1
+        try:
+            await self._store.runs.add(run, self._sealed_request(run, request.prompt))
+        except BaseException:
+            self._waiting -= 1
+            held.close()
+            raise
+        self._writer.opened(run)
+        active = ActiveRun(run, EventLog(lambda recorded: self._recorded(active, recorded)))
+        self._active[run.id] = active
+        self._metrics.queued.set(self._waiting)
+        active.task = asyncio.create_task(self._execute(active, provider, connection, request))
+        active.task.add_done_callback(lambda task: self._ended(active, held, task))
+        return active
+
+    async def get(self, caller: Caller, run_id: str) -> Run:
+        """Raises NotFound, also for another person's run: whose it is, is not told."""
+        active = self._active.get(run_id)
+        run = active.run if active is not None else await self._store.runs.get(run_id)
+        if run is None or run.user_id != caller.user.id:
+            raise NotFound(
+                f"There is no run {run_id[:64]!r} of yours.", remedy="GET /v1/runs lists them."
+            )
+        return run
+
+    async def latest(self, caller: Caller, limit: int) -> list[Run]:
+        """The caller's runs, newest first; those in flight as they are now."""
+        stored = await self._store.runs.of_user(caller.user.id, limit=limit)
+        return [self._active[run.id].run if run.id in self._active else run for run in stored]
+
+    async def events(
+        self, caller: Caller, run_id: str, after: int
+    ) -> AsyncIterator[Recorded]:
+        """The run's events after a number, to its end: live, or from the store."""
+        run = await self.get(caller, run_id)
+        active = self._active.get(run_id)
+        return active.log.follow(after) if active is not None else self._stored(run, after)
+
+    async def cancel(self, caller: Caller, run_id: str) -> Run:
+        """Ends the run and waits until it has; one that had ended stays as it is."""
+        run = await self.get(caller, run_id)
+        active = self._active.get(run_id)
+        if active is None:
+            return run
+        active.cancel()
+        await active.log.wait_finished()
+        return active.run
+
+    async def obstacles(self) -> list[str]:
+        """What is in the way of executing runs; empty when nothing is."""
+        found = [text for text in (self._obstacle(), self._writer.obstacle) if text]
+        try:
+            await self._store.ping()
+        except PolydevError as error:
+            found.append(str(error))
+        return found
+
+    async def __aenter__(self) -> "Runs":
+        """Ends what a killed gateway left unfinished, then writes and prunes until exit."""
+        for run in await self._store.runs.unfinished():
+            end = finished(
+                EndReason.GATEWAY_STOPPED, "The gateway was killed while the run was in flight."
+            )
+            await self._store.runs.finish(run.id, end, datetime.now(UTC))
+            log.warning("a run was cut off by the end of the last gateway", run=run.id)
+        self._writer_task = asyncio.create_task(self._writer.write_forever())
+        self._pruning = asyncio.create_task(self._prune_forever())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._pruning.cancel()
+        tasks = [active.task for active in self._active.values() if active.task is not None]
+        for active in list(self._active.values()):
+            active.cancel(EndReason.GATEWAY_STOPPED)
+        if tasks:
+            await asyncio.wait(tasks)
+        await self._writer.close(self._writer_task)
+
+    async def _execute(
+        self, active: ActiveRun, provider: Provider, connection: Connection, request: RunRequest
+    ) -> None:
+        waiting = True
+        try:
+            async with self._places:
+                self._waiting -= 1
+                waiting = False
+                self._metrics.queued.set(self._waiting)
+                started_at = datetime.now(UTC)
+                active.run = replace(active.run, state=RunState.RUNNING, started_at=started_at)
+                self._writer.started(active.run.id, started_at)
+                with self._metrics.running.track_inprogress():
+                    credential = await self._keeper.fresh(connection.id)
+                    await self._runner.execute(
+                        Order(
+                            run_id=active.run.id,
+                            provider=provider,
+                            connection=connection,
+                            credential=credential,
+                            prompt=request.prompt,
+                            stop=request.stop,
+                            timeout_seconds=request.timeout_seconds
+                            or self._settings.timeout_seconds,
+                        ),
+                        active.log.append,
+                    )
+        except PolydevError as error:
+            active.log.append(_end_from(error))
+        finally:
+            if waiting:
+                self._waiting -= 1
+                self._metrics.queued.set(self._waiting)
+
+    def _ended(self, active: ActiveRun, held: ExitStack, task: asyncio.Task[None]) -> None:
+        """The task is over: whatever it was, the run has an end now."""
+        held.close()
+        if task.cancelled():
+            words = (
+                "The gateway was stopped."
+                if active.cancel_reason is EndReason.GATEWAY_STOPPED
+                else "The run was cancelled."
+            )
+            active.log.append(finished(active.cancel_reason, words))
+        elif task.exception() is not None:
+            log.error("a run's task failed", run=active.run.id, exc_info=task.exception())
+            active.log.append(
+                finished(EndReason.CLI_FAILED, "polydev made a mistake; its log has the details.")
+            )
+        assert active.log.finished, "a run's task ends only after its run"
+
+    def _recorded(self, active: ActiveRun, recorded: Recorded) -> None:
+        """Keeps the record of the run up with its events, and hands them to the writer."""
+        run = active.run
+        match recorded.event:
+            case TextDelta() | ReasoningDelta() if run.first_token_at is None:
+                active.run = replace(run, first_token_at=recorded.at)
+                self._writer.first_token(run.id, recorded.at)
+                waited = (recorded.at - run.created_at).total_seconds()
+                self._metrics.first_token.labels(provider=run.provider).observe(waited)
+            case UsageReported() as usage:
+                active.run = replace(run, usage=usage)
+            case WindowObserved() as window:
+                self._connections.observed(run.connection_id, window, recorded.at)
+            case RunFinished() as end:
+                active.run = replace(
+                    run,
+                    state=RunState(end.outcome.value),
+                    finished_at=recorded.at,
+                    reason=end.reason,
+                    message=end.message,
+                    retry_at=end.retry_at,
+                )
+                self._metrics.runs.labels(provider=run.provider, reason=end.reason.value).inc()
+                self._keeper.run_ended(run.connection_id, end)
+            case _:
+                pass
+        self._writer.record(run.id, recorded)
+        if active.log.finished:
+            # Kept here until it is stored, so that at every moment it is found somewhere.
+            stored = asyncio.create_task(self._writer.wait_stored(run.id))
+            stored.add_done_callback(lambda _: self._active.pop(run.id, None))
+
+    async def _stored(self, run: Run, after: int) -> AsyncIterator[Recorded]:
+        number = after
+        last: Event | None = None
+        while batches := await self._store.runs.events_after(run.id, number):
+            for batch in batches:
+                for recorded in self._opened(run, batch):
+                    if recorded.number > number:
+                        last = recorded.event
+                        yield recorded
+                number = batch.last_number
+        if isinstance(last, RunFinished) or not run.state.is_final:
+            return
+        end = await self._last_number(run)
+        if after < end:
+            yield Recorded(number=end, at=run.finished_at or run.created_at, event=_end_of(run))
+
+    async def _last_number(self, run: Run) -> int:
+        """The number of an end whose event was not kept: one above what was."""
+        number = await self._store.runs.last_event_number(run.id)
+        if number:
+            batch = (await self._store.runs.events_after(run.id, number - 1))[-1]
+            if isinstance(self._opened(run, batch)[-1].event, RunFinished):
+                return number
+        return number + 1
+
+    def _opened(self, run: Run, batch: EventBatch) -> list[Recorded]:
+        context = events_context(run, batch.first_number)
+        return many_from_json(self._vault.open(batch.sealed, context).reveal())
+
+    def _check_prompt(self, provider: Provider, prompt: Prompt) -> None:
+        size = len(prompt.system.encode())
+        images = False
+        for turn in prompt.turns:
+            for part in turn.parts:
+                match part:
+                    case Text(text=text):
+                        size += len(text.encode())
+                    case Image(data=data):
+                        size += len(data)
+                        images = True
+        if size > self._settings.prompt_limit_bytes:
+            raise PromptTooLarge(
+                f"The prompt has {size} bytes; {self._settings.prompt_limit_bytes} are taken.",
+                remedy="Send less, or raise POLYDEV_RUNS__PROMPT_LIMIT_BYTES.",
+            )
+        if images and not provider.takes_images:
+            raise InvalidRequest(
+                f"{provider.title}'s CLI takes no images.", provider=provider.name
+            )
+        if prompt.history and not provider.takes_history:
+            raise InvalidRequest(
+                f"{provider.title}'s CLI takes no earlier turns.",
+                remedy="Send a single user message.",
+                provider=provider.name,
+            )
+        if not any(isinstance(p, Image) or p.text.strip() for p in prompt.question.parts):
+            raise InvalidRequest("The prompt is empty.", remedy="Send some text.")
+
+    def _sealed_request(self, run: Run, prompt: Prompt) -> bytes | None:
+        if not self._settings.keep_text_days:
+            return None
+        return self._vault.seal(_prompt.dump_json(prompt), request_context(run))
+
+    async def _prune_forever(self) -> None:
+        while True:
+            before = datetime.now(UTC) - timedelta(days=self._settings.keep_text_days)
+            try:
+                await self._store.runs.prune_texts(before)
+            except PolydevError as error:
+                log.warning("old texts could not be removed", problem=str(error))
+            await asyncio.sleep(_PRUNE_SECONDS)
+
+
+def _end_of(run: Run) -> RunFinished:
+    assert run.reason is not None
+    return finished(run.reason, run.message, retry_at=run.retry_at)
+
+
+_REASONS = {
+    "needs_login": EndReason.NEEDS_LOGIN,
+    "provider_error": EndReason.PROVIDER_ERROR,
+    "sandbox_unavailable": EndReason.SANDBOX_FAILED,
+    "egress_problem": EndReason.SANDBOX_FAILED,
+}
+
+
+def _end_from(error: PolydevError) -> RunFinished:
+    """How a run ends whose credential could not be made ready."""
+    reason = _REASONS.get(error.code, EndReason.CLI_FAILED)
+    return finished(reason, error.message, retry_at=error.retry_at)

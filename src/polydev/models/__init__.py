@@ -1,0 +1,1 @@
+"""Frozen records that every layer speaks in. One module per subject; nothing here does any work."""

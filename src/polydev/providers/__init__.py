@@ -1,0 +1,1 @@
+"""One folder a vendor's CLI; `base` is the contract, `registry` the list."""

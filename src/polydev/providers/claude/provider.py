@@ -1,0 +1,196 @@
+"""What to start for Claude, and what it may ask of the network."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import PurePosixPath
+
+from polydev.events import EndReason, WindowObserved
+from polydev.models.accounts import Credential
+from polydev.models.egress import AddedHeader, EgressMode, EgressPolicy, Exchange, Purpose, Rule
+from polydev.models.places import Launch
+from polydev.models.runs import Prompt
+from polydev.providers.base import Catalogue, LaunchOrder, Observation, Program
+from polydev.providers.claude import credential as credentials
+from polydev.providers.claude.dialogue import ClaudeDialogue
+from polydev.providers.retry import retry_after
+from polydev.secret import Secret
+
+_API = "api.anthropic.com"
+_TOKENS = "platform.claude.com"
+# Plans whose organisation may send settings that the CLI must obey; it asks for them at start.
+_MANAGED_PLANS = frozenset({"team", "enterprise"})
+
+_RUN_RULES = (
+    Rule(method="POST", host=_API, path="/v1/messages"),
+    Rule(method="GET", host=_API, path="/api/claude_code/(settings|policy_limits)"),
+)
+_KEEPER_RULES = (Rule(method="POST", host=_TOKENS, path="/v1/oauth/token", sealed=True),)
+
+_ENVIRONMENT = {
+    "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+    "DISABLE_AUTOUPDATER": "1",
+    # Limits and outages go to the caller at once; whether to try again is the caller's decision.
+    "CLAUDE_CODE_MAX_RETRIES": "0",
+    # As on the API, thinking is off unless asked for.
+    "MAX_THINKING_TOKENS": "0",
+}
+_ARGUMENTS = (
+    "-p",
+    "--input-format=stream-json",
+    "--output-format=stream-json",
+    "--verbose",
+    "--include-partial-messages",
+    "--tools=",
+    "--setting-sources=",
+    "--strict-mcp-config",
+    "--disable-slash-commands",
+    "--no-session-persistence",
+)
+_WINDOW_HEADER = re.compile(r"anthropic-ratelimit-unified-(\w+)-(utilization|reset)")
+_WINDOW_NAMES = {"5h": "five_hour", "7d": "seven_day"}
+
+
+class ClaudeProvider:
+    """See polydev.providers.base.Provider."""
+
+    name = "claude"
+    title = "Claude"
+    program = Program(
+        package="@anthropic-ai/claude-code",
+        file="@anthropic-ai/claude-code-{platform}/claude",
+    )
+    catalogue = Catalogue(
+        names=("sonnet", "opus", "haiku"),
+        aliases={"default": "sonnet"},
+        prefixes=("claude-",),
+    )
+    takes_images = True
+    takes_history = True
+    credential_file = credentials.CREDENTIAL_FILE
+    companion_files: tuple[PurePosixPath, ...] = (credentials.ACCOUNT_FILE,)
+    keychain_item = "Claude Code-credentials"
+    login_command = "claude auth login"
+    ignores_max_tokens = False
+
+    def policy(self, purpose: Purpose, kind: str) -> EgressPolicy:
+        if purpose is Purpose.KEEPER:
+            return EgressPolicy(mode=EgressMode.WITNESS, rules=_KEEPER_RULES)
+        return EgressPolicy(
+            mode=EgressMode.INJECT,
+            rules=_RUN_RULES,
+            plain_host=_API,
+            added=(AddedHeader(name="authorization", value="Bearer {access_token}"),),
+            observed=("anthropic-ratelimit-unified-",),
+        )
+
+    def launch(self, order: LaunchOrder) -> Launch:
+        place = order.place
+        program = str(place.programs / "node_modules" / self.program.file)
+        if order.purpose is Purpose.KEEPER:
+            # `auth status` refreshes an expired login at once and prompts nothing (0.3 s).
+            return Launch(
+                argv=(program, "auth", "status", "--json"),
+                environment=_ENVIRONMENT
+                | {
+                    "HTTPS_PROXY": place.egress_url,
+                    "NODE_EXTRA_CA_CERTS": str(place.authority),
+                },
+                files=credentials.expired(order.credential).files,
+                needs_port=True,
+            )
+        assert order.prompt is not None
+        environment = _ENVIRONMENT | {
+            "CLAUDE_CODE_OAUTH_TOKEN": order.sentinel.reveal(),
+            # Through the socket the CLI keeps its first-party behaviour, prompt caching with it.
+            "ANTHROPIC_UNIX_SOCKET": str(place.egress_socket),
+            "ANTHROPIC_BASE_URL": f"http://{_API}",
+            # Without it the CLI asks for an organisation's settings for up to 17 s first.
+            "CLAUDE_CODE_SUBSCRIPTION_TYPE": order.credential.plan or "pro",
+        }
+        managed = order.credential.plan in _MANAGED_PLANS
+        if managed:
+            environment["HTTPS_PROXY"] = place.egress_url
+            environment["NODE_EXTRA_CA_CERTS"] = str(place.authority)
+        if order.prompt.max_tokens is not None:
+            environment["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] = str(order.prompt.max_tokens)
+        return Launch(
+            argv=(program, *_ARGUMENTS, f"--model={order.prompt.model}"),
+            environment=environment,
+            files={".claude.json": Secret(_identity(order))},
+            needs_port=managed,
+        )
+
+    def dialogue(self, prompt: Prompt) -> ClaudeDialogue:
+        return ClaudeDialogue(prompt)
+
+    def read_credential(self, files: Mapping[str, Secret[bytes]]) -> Credential:
+        return credentials.read_credential(files)
+
+    def renew(self, credential: Credential, answer: Secret[bytes], now: datetime) -> Credential:
+        return credentials.renew(credential, answer, now)
+
+    def observe(self, exchange: Exchange, now: datetime) -> Observation:
+        headers = dict(exchange.headers)
+        retry_at = retry_after(headers.get("retry-after"), now)
+        windows = _windows(headers)
+        if exchange.status in (401, 403):
+            return Observation(windows=windows, trouble=EndReason.NEEDS_LOGIN)
+        if exchange.status in (429, 529):
+            if headers.get("anthropic-ratelimit-unified-status") == "rejected":
+                reset = _seconds(headers.get("anthropic-ratelimit-unified-reset"))
+                return Observation(
+                    windows=windows,
+                    trouble=EndReason.WINDOW_EXHAUSTED,
+                    retry_at=reset or retry_at,
+                )
+            default = now + timedelta(seconds=10)
+            return Observation(
+                windows=windows, trouble=EndReason.RATE_LIMITED, retry_at=retry_at or default
+            )
+        if exchange.status >= 500:
+            return Observation(windows=windows, trouble=EndReason.PROVIDER_ERROR, retry_at=retry_at)
+        return Observation(windows=windows)
+
+
+def _identity(order: LaunchOrder) -> bytes:
+    """The CLI's own state file, with the ids that it would otherwise make anew in every run."""
+    device = hashlib.sha256(b"claude device " + order.identity.encode()).hexdigest()
+    state: dict[str, object] = {"userID": device, "hasCompletedOnboarding": True}
+    account = order.credential.attributes.get("account_uuid")
+    if account:
+        state["oauthAccount"] = {"accountUuid": account}
+    return json.dumps(state).encode()
+
+
+def _windows(headers: Mapping[str, str]) -> tuple[WindowObserved, ...]:
+    found: dict[str, dict[str, str]] = {}
+    for name, value in headers.items():
+        match = _WINDOW_HEADER.fullmatch(name)
+        if match:
+            found.setdefault(match[1], {})[match[2]] = value
+    return tuple(
+        WindowObserved(
+            kind=_WINDOW_NAMES.get(kind, kind),
+            used_fraction=_fraction(values.get("utilization")),
+            resets_at=_seconds(values.get("reset")),
+            source="header",
+        )
+        for kind, values in found.items()
+    )
+
+
+def _fraction(value: str | None) -> float | None:
+    try:
+        return min(1.0, max(0.0, float(value or "")))
+    except ValueError:
+        return None
+
+
+def _seconds(value: str | None) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(float(value or ""), UTC)
+    except (ValueError, OverflowError, OSError):
+        return None

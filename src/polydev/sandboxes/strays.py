@@ -1,0 +1,73 @@
+"""Processes that belong to an unprotected sandbox, wherever they went.
+
+They are known by HOME, which is the sandbox's own directory and which every descendant inherits; a
+process that removes it from its environment is not found. Where there is no /proc, none is.
+"""
+
+import os
+import select
+import signal
+import time
+from pathlib import Path
+
+_MOST_ROUNDS = 20
+_ROUND_SECONDS = 1.0
+
+
+def kill_strays(home: Path) -> int:
+    """Kills them until there are none, and waits for their end; how many were killed.
+
+    Blocks, for some milliseconds as a rule; bounded also when they fork faster than they are
+    killed. A process is held by its descriptor, so that its id cannot come to mean another.
+    """
+    killed = 0
+    for _ in range(_MOST_ROUNDS):
+        held = _strays(home)
+        if not held:
+            break
+        try:
+            for descriptor in held:
+                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+            killed += len(held)
+            _wait(held)
+        except ProcessLookupError:
+            continue
+        finally:
+            for descriptor in held:
+                os.close(descriptor)
+    return killed
+
+
+def _strays(home: Path) -> list[int]:
+    mark = b"HOME=" + os.fsencode(home)
+    held: list[int] = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        if _has(entry, mark):
+            try:
+                descriptor = os.pidfd_open(int(entry.name))
+            except ProcessLookupError:
+                continue
+            if _has(entry, mark):
+                held.append(descriptor)
+            else:
+                os.close(descriptor)
+    return held
+
+
+def _has(entry: Path, mark: bytes) -> bool:
+    try:
+        return mark in entry.joinpath("environ").read_bytes().split(b"\0")
+    except OSError:  # it ended, or belongs to someone else
+        return False
+
+
+def _wait(held: list[int]) -> None:
+    waiting = select.poll()
+    for descriptor in held:
+        waiting.register(descriptor, select.POLLIN)
+    left = len(held)
+    until = time.monotonic() + _ROUND_SECONDS
+    while left and (rest := until - time.monotonic()) > 0:
+        for descriptor, _ in waiting.poll(rest * 1000):
+            waiting.unregister(descriptor)
+            left -= 1

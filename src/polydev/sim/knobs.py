@@ -1,0 +1,32 @@
+"""What can be turned while the simulator runs, per account or for all."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+DEFAULT_TOKEN_LIFETIME_SECONDS = 8 * 3600.0
+
+
+class Knobs(BaseModel):
+    """How an account behaves; the World has defaults and each account may override any of them.
+
+    Times are seconds. `cut_after_chunks` breaks the connection after that many pieces of text;
+    `limit_reached` is an exhausted window, `rate_limited` a short 429, `overloaded` the vendor's
+    overload answer, `server_error` the status of an answer that every model request gets.
+    `websocket_refused` makes codex fall back to POST.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    first_byte_seconds: float = Field(0, ge=0, le=600)
+    pace_seconds: float = Field(0, ge=0, le=600)
+    cut_after_chunks: int | None = Field(None, ge=0)
+    limit_reached: bool = False
+    limit_resets_in_seconds: float = Field(3600, ge=0)
+    rate_limited: bool = False
+    retry_after_seconds: int = Field(2, ge=0)
+    overloaded: bool = False
+    server_error: int | None = Field(None, ge=500, le=599)
+    websocket_refused: bool = False
+    tokens_rejected: bool = False
+    refresh_denied: bool = False
+    refresh_delay_seconds: float = Field(0, ge=0, le=600)
+    token_lifetime_seconds: float = Field(DEFAULT_TOKEN_LIFETIME_SECONDS, ge=0)

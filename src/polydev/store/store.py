@@ -1,0 +1,43 @@
+"""All of the store behind one door.
+
+    async with Store.open(settings.store, settings.data) as store:
+        user = await store.users.add("ada")
+
+Opening connects and migrates; closing waits for what is being written. Any failure of the
+database is a StoreProblem and has changed nothing.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from polydev.config import StoreSettings
+from polydev.store.accounts import Keys, Users
+from polydev.store.connections import Connections
+from polydev.store.database import Database
+from polydev.store.facts import Facts
+from polydev.store.runs import Runs
+from polydev.store.sealed import SealedValues
+from polydev.store.windows import Windows
+
+
+class Store:
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.users = Users(database)
+        self.keys = Keys(database)
+        self.connections = Connections(database)
+        self.windows = Windows(database)
+        self.runs = Runs(database)
+        self.sealed = SealedValues(database)
+        self.facts = Facts(database)
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, settings: StoreSettings, data: Path) -> AsyncIterator["Store"]:
+        async with Database.open(settings, data) as database:
+            yield cls(database)
+
+    async def ping(self) -> None:
+        """Raises StoreProblem when the database does not answer."""
+        await self.database.ping()
