@@ -110,6 +110,9 @@ class Settings(BaseSettings):
     data: Path = Field(
         default_factory=default_data_directory, description="Where everything is kept."
     )
+    programs: Path | None = Field(
+        None, description="Where the CLIs are installed; `programs` in the data directory if unset."
+    )
     master_key: SecretStr | None = Field(
         None,
         description="Base64 of 32 bytes; several, separated by commas, while a rotation is under "

@@ -36,7 +36,7 @@ RULES = (
     Rule(method="GET", host=HOST, path=r"/(big|status)/\d+"),
     Rule(method="GET", host=HOST, path=r"/ws(-refused)?", websocket=True),
     Rule(method="POST", host=OTHER_HOST, path=r"/token", sealed=True),
-    Rule(method="POST", host=OTHER_HOST, path=r"/(status/\d+|hang)", sealed=True),
+    Rule(method="POST", host=OTHER_HOST, path=r"/(status/\d+|silent)", sealed=True),
     Rule(method="GET", host=OTHER_HOST, path=r"/echo"),
 )
 

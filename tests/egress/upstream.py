@@ -5,7 +5,7 @@ import hashlib
 import json
 import ssl
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import h11
 from websockets.server import ServerProtocol
@@ -44,7 +44,7 @@ class Upstream:
     _server: asyncio.Server | None = None
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
-    async def __aenter__(self) -> "Upstream":
+    async def __aenter__(self) -> Self:
         context = self.authority.server_context(*self.hosts)
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=context)
         self.port = self._server.sockets[0].getsockname()[1]
@@ -118,6 +118,8 @@ class _Connection:
                 await self.send(h11.InformationalResponse(status_code=100, headers=[]))
             if path == "/early":
                 await self.answer(413, b"too large", ("connection", "close"))
+                while await self.reader.read(65536):
+                    pass
                 return
             digest = hashlib.sha256()
             while isinstance(event := await self.event(), h11.Data):
@@ -199,6 +201,8 @@ class _Connection:
             for data in protocol.data_to_send():
                 self.writer.write(data)
             await self.writer.drain()
+            if protocol.close_expected():
+                return
             data = await self.reader.read(65536)
             if not data:
                 return

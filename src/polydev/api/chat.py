@@ -16,7 +16,14 @@ from polydev.api.waiting import Answer, first_words, whole_answer
 from polydev.core.outcomes import error_from
 from polydev.core.runs import ActiveRun
 from polydev.errors import InvalidRequest
-from polydev.events import EndReason, ReasoningDelta, Recorded, RunFinished, TextDelta, UsageReported
+from polydev.events import (
+    EndReason,
+    ReasoningDelta,
+    Recorded,
+    RunFinished,
+    TextDelta,
+    UsageReported,
+)
 from polydev.models.runs import Part, Prompt, RunRequest, Surface, Text
 from polydev.providers.registry import resolve_model
 
@@ -129,7 +136,9 @@ def _parts(message: ChatMessage) -> tuple[Part, ...]:
     if isinstance(message.content, str):
         return (Text(text=message.content),)
     return tuple(
-        Text(text=part.text) if isinstance(part, TextContent) else image_from_url(part.image_url.url)
+        Text(text=part.text)
+        if isinstance(part, TextContent)
+        else image_from_url(part.image_url.url)
         for part in message.content
     )
 

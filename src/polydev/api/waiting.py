@@ -46,7 +46,7 @@ async def whole_answer(active: ActiveRun, request: Request) -> Answer:
     """
     answer = Answer()
     gone = asyncio.create_task(_disconnected(request))
-    gone.add_done_callback(lambda task: task.cancelled() or active.cancel())
+    gone.add_done_callback(lambda task: None if task.cancelled() else active.cancel())
     try:
         async for recorded in active.log.follow():
             answer.add(recorded.event)

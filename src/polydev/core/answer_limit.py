@@ -55,6 +55,10 @@ class AnswerLimit:
 def _overlap(text: str, stop: str) -> int:
     """How many characters at the end of `text` could begin `stop`."""
     return next(
-        (size for size in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:size])),
+        (
+            size
+            for size in range(min(len(text), len(stop) - 1), 0, -1)
+            if text.endswith(stop[:size])
+        ),
         0,
     )

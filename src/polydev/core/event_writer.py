@@ -194,5 +194,3 @@ class EventWriter:
 
     def _has_news(self, pending: _Pending) -> bool:
         return bool(pending.events or pending.finished or pending.started_at)
-
-

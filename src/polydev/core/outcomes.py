@@ -39,8 +39,7 @@ _ERRORS: dict[EndReason, tuple[type[PolydevError], str]] = {
     ),
     EndReason.NEEDS_LOGIN: (
         NeedsLogin,
-        "Log in again with the provider's CLI and connect it again: "
-        "`polydev connect PROVIDER --from FILE`.",
+        "Log in with the provider's CLI and connect its file: `polydev connect PROVIDER --from …`.",
     ),
     EndReason.PROVIDER_ERROR: (ProviderProblem, "Nothing is wrong here; try again later."),
     EndReason.INVALID_REQUEST: (InvalidRequest, "The provider refused the request as it is."),

@@ -16,14 +16,16 @@ import structlog
 
 from polydev.config import RunSettings
 from polydev.core.answer_limit import AnswerLimit
-from polydev.egress.client import Binding, Egress
+from polydev.core.programs import Programs
+from polydev.egress.binding import Binding
+from polydev.egress.client import Egress
 from polydev.errors import EgressProblem, PolydevError, RunFailed, SandboxUnavailable
 from polydev.events import EndReason, Event, RunFinished, TextDelta
 from polydev.models.accounts import Connection, Credential
 from polydev.models.egress import Purpose
 from polydev.models.places import Launch, Place
 from polydev.models.runs import Prompt
-from polydev.proc.process import Process
+from polydev.proc import Process
 from polydev.providers.base import OUTCOMES, Dialogue, LaunchOrder, Observation, Provider, finished
 from polydev.sandboxes.abc import Sandboxes
 from polydev.secret import Secret
@@ -47,7 +49,10 @@ class Order:
 
 
 class Runner:
-    def __init__(self, sandboxes: Sandboxes, egress: Egress, settings: RunSettings) -> None:
+    def __init__(
+        self, programs: Programs, sandboxes: Sandboxes, egress: Egress, settings: RunSettings
+    ) -> None:
+        self._programs = programs
         self._sandboxes = sandboxes
         self._egress = egress
         self._settings = settings
@@ -77,6 +82,7 @@ class Runner:
     async def _execute(self, order: Order, emit: Emit) -> RunFinished:
         sentinel = Secret(f"polydev-{secrets.token_hex(16)}")
         provider = order.provider
+        self._programs.require(provider.program)
         policy = provider.policy(Purpose.RUN, order.credential.kind)
 
         def launch(place: Place) -> Launch:
@@ -84,6 +90,8 @@ class Runner:
                 LaunchOrder(
                     purpose=Purpose.RUN,
                     place=place,
+                    program=self._programs.inside(provider.program, place),
+                    node=self._programs.node(place),
                     identity=order.connection.identity,
                     sentinel=sentinel,
                     credential=order.credential,
@@ -137,9 +145,7 @@ class Runner:
                     if shown:
                         emit(TextDelta(text=shown))
                     if limit.reached:
-                        return replace(
-                            finished(limit.reached), stop_sequence=limit.matched or ""
-                        )
+                        return replace(finished(limit.reached), stop_sequence=limit.matched or "")
                 else:
                     emit(event)
             if step.send:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Self
 
 import structlog
 from pydantic import TypeAdapter
@@ -102,9 +103,7 @@ class Runs:
         """
         provider = provider_named(request.provider)
         self._check_prompt(provider, request.prompt)
-        connection = await self._connections.for_run(
-            caller.user, provider, request.connection_id
-        )
+        connection = await self._connections.for_run(caller.user, provider, request.connection_id)
         return await self.start(
             caller.user.id,
             caller.key.id if caller.key else None,
@@ -175,9 +174,7 @@ class Runs:
         stored = await self._store.runs.of_user(caller.user.id, limit=limit)
         return [self._active[run.id].run if run.id in self._active else run for run in stored]
 
-    async def events(
-        self, caller: Caller, run_id: str, after: int
-    ) -> AsyncIterator[Recorded]:
+    async def events(self, caller: Caller, run_id: str, after: int) -> AsyncIterator[Recorded]:
         """The run's events after a number, to its end: live, or from the store."""
         run = await self.get(caller, run_id)
         active = self._active.get(run_id)
@@ -202,7 +199,7 @@ class Runs:
             found.append(str(error))
         return found
 
-    async def __aenter__(self) -> "Runs":
+    async def __aenter__(self) -> Self:
         """Ends what a killed gateway left unfinished, then writes and prunes until exit."""
         for run in await self._store.runs.unfinished():
             end = finished(
@@ -216,12 +213,16 @@ class Runs:
 
     async def __aexit__(self, *_: object) -> None:
         self._pruning.cancel()
+        await self.stop()
+        await self._writer.close(self._writer_task)
+
+    async def stop(self) -> None:
+        """Ends all runs in flight, as stopped by the gateway, and waits until they have."""
         tasks = [active.task for active in self._active.values() if active.task is not None]
         for active in list(self._active.values()):
             active.cancel(EndReason.GATEWAY_STOPPED)
         if tasks:
             await asyncio.wait(tasks)
-        await self._writer.close(self._writer_task)
 
     async def _execute(
         self, active: ActiveRun, provider: Provider, connection: Connection, request: RunRequest
@@ -352,9 +353,7 @@ class Runs:
                 remedy="Send less, or raise POLYDEV_RUNS__PROMPT_LIMIT_BYTES.",
             )
         if images and not provider.takes_images:
-            raise InvalidRequest(
-                f"{provider.title}'s CLI takes no images.", provider=provider.name
-            )
+            raise InvalidRequest(f"{provider.title}'s CLI takes no images.", provider=provider.name)
         if prompt.history and not provider.takes_history:
             raise InvalidRequest(
                 f"{provider.title}'s CLI takes no earlier turns.",

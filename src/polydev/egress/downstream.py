@@ -12,7 +12,7 @@ import h11
 
 from polydev.egress.headers import Headers
 from polydev.egress.stream import Stream, StreamClosed
-from polydev.egress.upstream import HEAD_BYTES
+from polydev.egress.upstream import HEAD_BYTES, head_bytes
 
 _HEAD_SECONDS = 30
 _IDLE_SECONDS = 900  # a CLI that was started ahead may hold a connection for long
@@ -26,6 +26,7 @@ class Downstream:
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
         self.http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES)
+        self._lingered = False
 
     async def request(self) -> h11.Request | None:
         """The head of the next request; None when the sandbox has no more."""
@@ -38,7 +39,11 @@ class Downstream:
                         self.http.receive_data(await self.stream.read())
             except TimeoutError as error:
                 raise StreamClosed from error
-        return event if isinstance(event, h11.Request) else None
+        if not isinstance(event, h11.Request):
+            return None
+        if head_bytes(event) + len(event.target) > HEAD_BYTES:
+            raise h11.RemoteProtocolError("the head is too large", error_status_hint=431)
+        return event
 
     async def body(self) -> AsyncGenerator[bytes, None]:
         """The body of the request, as it comes; asks for it where the sandbox waits to be asked."""
@@ -93,6 +98,7 @@ class Downstream:
             return
         error = {"error": {"type": "polydev_egress", "message": message}}
         headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+        self._lingered = self.http.they_are_waiting_for_100_continue  # then no body comes
         await self.answer(status, headers, json.dumps(error).encode())
         await self.linger()
 
@@ -105,10 +111,9 @@ class Downstream:
 
     async def linger(self) -> None:
         """Takes what the sandbox is still sending: closing on it would reset our answer away."""
-        if self.http.their_state is not h11.SEND_BODY:
+        if self._lingered or self.http.their_state is not h11.SEND_BODY:
             return
-        if self.http.they_are_waiting_for_100_continue:
-            return
+        self._lingered = True
         taken = 0
         try:
             async with asyncio.timeout(_LINGER_SECONDS):

@@ -49,27 +49,35 @@ class Upstream:
         except TimeoutError as error:
             raise Unreachable("upstream stopped taking the request", status=504) from error
 
-    async def more(self) -> None:
-        """Waits for bytes and gives them to `http`. Raises Unreachable when none come in time."""
+    async def more(self) -> bool:
+        """Waits for bytes and gives them to `http`; False at the end.
+
+        Raises Unreachable when none come in time.
+        """
         try:
             async with asyncio.timeout(_READ_SECONDS):
-                self.http.receive_data(await self.stream.read())
+                data = await self.stream.read()
         except TimeoutError as error:
             raise Unreachable("upstream sent nothing for too long", status=504) from error
         except StreamClosed as error:
             raise Unreachable("upstream broke the connection") from error
+        self.http.receive_data(data)
+        return bool(data)
 
     async def head(self) -> h11.Response | h11.InformationalResponse:
         """The head of the answer: a final one, or 101.
 
         Raises Unreachable when the connection ends or breaks the protocol before it.
         """
+        ended = False
         try:
             while True:
                 event = self.http.next_event()
                 if event is h11.NEED_DATA:
-                    await self.more()
+                    ended = not await self.more()
                 elif isinstance(event, h11.Response):
+                    if head_bytes(event) > HEAD_BYTES:
+                        raise Unreachable("upstream's answer has too large a head")
                     return event
                 elif isinstance(event, h11.InformationalResponse):
                     if event.status_code == 101:
@@ -77,6 +85,8 @@ class Upstream:
                 else:
                     raise Unreachable("upstream closed the connection without an answer")
         except h11.RemoteProtocolError as error:
+            if ended:
+                raise Unreachable("upstream closed the connection without an answer") from error
             raise Unreachable("upstream sent no valid HTTP answer") from error
 
     def next_part(self) -> h11.Data | h11.EndOfMessage | None:
@@ -127,6 +137,11 @@ class Upstream:
             self._idle_timer.cancel()
             self.stream.gone.remove_done_callback(self._on_gone)
             self._idle_timer = self._on_gone = None
+
+
+def head_bytes(event: h11.Request | h11.Response) -> int:
+    """About the size of a head. h11 bounds only one that is still incomplete."""
+    return sum(len(name) + len(value) + 4 for name, value in event.headers)
 
 
 class Pool:

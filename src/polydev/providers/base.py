@@ -28,13 +28,21 @@ from polydev.secret import Secret
 class Program:
     """A CLI as it is installed.
 
-    package: its npm package; file: the executable, under `node_modules`.
+    package: its npm package.
+    file: the executable, under `node_modules`; `{platform}` stands for npm's word for the machine
+        (`linux-x64`), `{target}` for what `targets` calls that.
     needs_node: it is a script, run by the Node that is installed beside it.
     """
 
     package: str
     file: str
+    targets: Mapping[str, str] = field(default_factory=dict)
     needs_node: bool = False
+
+    def file_on(self, platform: str) -> PurePosixPath:
+        """The executable under `node_modules` on machines of this platform."""
+        target = self.targets.get(platform, platform)
+        return PurePosixPath(self.file.format(platform=platform, target=target))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,6 +84,8 @@ class Catalogue:
 class LaunchOrder:
     """What a launch is made for.
 
+    program: the CLI's executable (or script) as the place shows it.
+    node: the Node that runs it, when it is a script.
     identity: the connection's own UUID; ids that a vendor ties to a device are derived from it.
     sentinel: the made-up token that the CLI is given in place of a real one.
     credential: for the keeper (whole) and for account ids; a run's launch never writes its tokens
@@ -85,6 +95,8 @@ class LaunchOrder:
 
     purpose: Purpose
     place: Place
+    program: PurePosixPath
+    node: PurePosixPath
     identity: str
     sentinel: Secret[str]
     credential: Credential
@@ -132,6 +144,7 @@ class Provider(Protocol):
     credential_file: PurePosixPath  # under HOME, where the CLI itself keeps it
     companion_files: tuple[PurePosixPath, ...]  # read beside it when they exist (account names)
     keychain_item: str  # on macOS, where it keeps it instead; empty when it does not
+    bound_to_address: str  # a warning where logins hold only on the address they were made from
     login_command: str  # what its owner types to log in with it
     ignores_max_tokens: bool  # the CLI has no way to pass it on; polydev alone enforces it
 

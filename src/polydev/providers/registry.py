@@ -5,8 +5,11 @@ from collections.abc import Mapping
 from polydev.errors import UnknownModel
 from polydev.providers.base import Provider
 from polydev.providers.claude import ClaudeProvider
+from polydev.providers.codex import CodexProvider
 
-PROVIDERS: Mapping[str, Provider] = {provider.name: provider for provider in (ClaudeProvider(),)}
+_ALL: tuple[Provider, ...] = (ClaudeProvider(), CodexProvider())
+
+PROVIDERS: Mapping[str, Provider] = {provider.name: provider for provider in _ALL}
 
 
 def provider_named(name: str) -> Provider:

@@ -262,7 +262,7 @@ class BubblewrapSandbox:
             async with asyncio.timeout(_GONE_SECONDS):
                 await readable(first)
         except TimeoutError:
-            log.error("processes of a sandbox do not end", sandbox=self.id)  # noqa: TRY400
+            log.error("processes of a sandbox do not end", sandbox=self.id)
 
     async def _first_process(self, info: int) -> int:
         try:
@@ -279,7 +279,7 @@ class BubblewrapSandbox:
             async with asyncio.timeout(_GONE_SECONDS):
                 await self._process.wait()
         except TimeoutError:
-            log.error("bubblewrap failed but does not end", sandbox=self.id)  # noqa: TRY400
+            log.error("bubblewrap failed but does not end", sandbox=self.id)
         kernel = diagnosis.read_kernel()
         return diagnosis.diagnose(self.words(), kernel, bwrap=self._bwrap).error()
 

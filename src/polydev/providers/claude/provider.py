@@ -34,6 +34,8 @@ _ENVIRONMENT = {
     "DISABLE_AUTOUPDATER": "1",
     # Limits and outages go to the caller at once; whether to try again is the caller's decision.
     "CLAUDE_CODE_MAX_RETRIES": "0",
+    # Otherwise a stream that was cut off is asked again without streaming.
+    "CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK": "1",
     # As on the API, thinking is off unless asked for.
     "MAX_THINKING_TOKENS": "0",
 }
@@ -72,6 +74,7 @@ class ClaudeProvider:
     credential_file = credentials.CREDENTIAL_FILE
     companion_files: tuple[PurePosixPath, ...] = (credentials.ACCOUNT_FILE,)
     keychain_item = "Claude Code-credentials"
+    bound_to_address = ""
     login_command = "claude auth login"
     ignores_max_tokens = False
 
@@ -88,7 +91,7 @@ class ClaudeProvider:
 
     def launch(self, order: LaunchOrder) -> Launch:
         place = order.place
-        program = str(place.programs / "node_modules" / self.program.file)
+        program = str(order.program)
         if order.purpose is Purpose.KEEPER:
             # `auth status` refreshes an expired login at once and prompts nothing (0.3 s).
             return Launch(

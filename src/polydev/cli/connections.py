@@ -1,0 +1,149 @@
+"""`polydev connect`, `connections`, `check` and `disconnect`."""
+
+import base64
+import subprocess
+import sys
+from pathlib import Path, PurePath
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from polydev.cli.accounts import show
+from polydev.cli.client import ask, with_owner
+from polydev.errors import CredentialUnreadable, InvalidRequest
+from polydev.models.accounts import Ownership
+from polydev.providers.base import Provider
+from polydev.providers.registry import provider_named
+
+console = Console(highlight=False, soft_wrap=True)
+
+_FILE_LIMIT_BYTES = 2**20
+_KEYCHAIN_SECONDS = 60
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(connect)
+    app.command("connections")(list_connections)
+    app.command()(check)
+    app.command()(disconnect)
+
+
+def connect(
+    provider: Annotated[str, typer.Argument(help="claude, codex, gemini, …")],
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", help="The credential file that the CLI wrote; or its HOME."),
+    ] = None,
+    user: Annotated[str | None, typer.Option(help="Whose; the first user's by default.")] = None,
+    *,
+    take: Annotated[
+        bool,
+        typer.Option(
+            "--take/--follow",
+            help="take: polydev alone renews the login, as a server needs it; the CLI it came from "
+            "must log in again. follow: that CLI renews it, and polydev rereads its file.",
+        ),
+    ] = False,
+) -> None:
+    """Connect a subscription from the login of its own CLI, and prove it by a live call."""
+    kind = provider_named(provider)
+    file, files = _credential_files(kind, source)
+    ownership = Ownership.TAKE if take else Ownership.FOLLOW
+    if file is None and not take:
+        raise InvalidRequest(
+            "A login in the keychain cannot be followed.", remedy="Connect it with `--take`."
+        )
+    body = {
+        "user": user,
+        "provider": provider,
+        "files": {path: base64.b64encode(content).decode() for path, content in files.items()},
+        "ownership": ownership.value,
+        "source": None if file is None else str(file),
+    }
+    if kind.bound_to_address:
+        console.print(f"[yellow]note[/] {kind.bound_to_address}")
+    console.print(f"Asking {kind.title} whether it knows this login …")
+    result = with_owner(lambda client: ask(client, "POST", "/owner/connections", body))
+    connection = result["connection"]
+    account = connection["account"] or "account not named"
+    plan = f", plan {connection['plan']}" if connection["plan"] else ""
+    console.print(f"[green]connected[/] {kind.title}: {account}{plan} ({connection['id']})")
+    if take:
+        console.print(
+            f"polydev alone renews this login from now on. The CLI that made it must log in again: "
+            f"`{kind.login_command}`."
+        )
+
+
+def list_connections(
+    *, everything: Annotated[bool, typer.Option("--all", help="Disconnected ones too.")] = False
+) -> None:
+    """Show connections and how they are."""
+    rows = with_owner(lambda client: ask(client, "GET", "/owner/connections", all=everything))
+    show(rows, "id", "user", "provider", "state", "account", "plan", "ownership", "expires_at")
+    for row in rows:
+        if row["reason"]:
+            console.print(f"{row['id']}: {row['reason']}")
+
+
+def check(connection_id: str) -> None:
+    """Prove a connection by a live call."""
+    result: dict[str, Any] = with_owner(
+        lambda client: ask(client, "POST", f"/owner/connections/{connection_id}/check")
+    )
+    console.print(f"{result['connection']['state']}: {result['message']}")
+    if not result["ok"]:
+        sys.exit(1)
+
+
+def disconnect(connection_id: str) -> None:
+    """End a connection and delete its credential."""
+    with_owner(lambda client: ask(client, "DELETE", f"/owner/connections/{connection_id}"))
+    console.print(f"{connection_id} is disconnected; its credential is deleted.")
+
+
+def _credential_files(kind: Provider, source: Path | None) -> tuple[Path | None, dict[str, bytes]]:
+    """The credential file (None: it came from the keychain) and what goes with it."""
+    if source is None and sys.platform == "darwin" and kind.keychain_item:
+        return None, {str(kind.credential_file): _from_keychain(kind)}
+    if source is None:
+        source = Path.home()
+    source = source.expanduser().absolute()
+    file = source / kind.credential_file if source.is_dir() else source
+    files = {str(kind.credential_file): _read(file, kind)}
+    if PurePath(file).match(str(kind.credential_file)):
+        home = file.parents[len(kind.credential_file.parts) - 1]
+        for companion in kind.companion_files:
+            if (home / companion).is_file():
+                files[str(companion)] = _read(home / companion, kind)
+    return file, files
+
+
+def _read(file: Path, kind: Provider) -> bytes:
+    try:
+        with file.open("rb") as stream:
+            content = stream.read(_FILE_LIMIT_BYTES + 1)
+    except OSError as error:
+        raise CredentialUnreadable(
+            f"{file} cannot be read: {error.strerror}.",
+            remedy=f"Log in with `{kind.login_command}` first, then name the file with `--from`.",
+        ) from error
+    if len(content) > _FILE_LIMIT_BYTES:
+        raise CredentialUnreadable(f"{file} is too large for a credential file.")
+    return content
+
+
+def _from_keychain(kind: Provider) -> bytes:
+    """Raises CredentialUnreadable when the keychain does not give the item."""
+    argv = ["/usr/bin/security", "find-generic-password", "-s", kind.keychain_item, "-w"]
+    try:
+        found = subprocess.run(argv, capture_output=True, check=False, timeout=_KEYCHAIN_SECONDS)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise CredentialUnreadable("The keychain did not answer.") from error
+    if found.returncode:
+        raise CredentialUnreadable(
+            f"The keychain has no item {kind.keychain_item!r}, or it was not given.",
+            remedy=f"Log in with `{kind.login_command}` first, and allow the access.",
+        )
+    return found.stdout.strip()

@@ -1,0 +1,59 @@
+"""Where the vendors' CLIs are installed, and what is missing.
+
+They live under one directory with its own `node_modules`, installed from the lock file that comes
+with polydev, so that every machine runs the versions that polydev was tested with.
+"""
+
+import json
+import platform
+import sys
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from polydev.errors import ProgramMissing
+from polydev.models.places import Place
+from polydev.providers.base import Program
+
+_MACHINES = {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64", "arm64": "arm64"}
+
+
+def npm_platform() -> str:
+    """The machine in npm's words: `linux-x64`, `darwin-arm64`, …"""
+    machine = platform.machine().lower()
+    return f"{sys.platform}-{_MACHINES.get(machine, machine)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Programs:
+    """root: the directory that holds `node_modules`."""
+
+    root: Path
+
+    def require(self, program: Program) -> None:
+        """Raises ProgramMissing when the CLI is not installed."""
+        if not (self.root / self._file(program)).exists():
+            raise ProgramMissing(
+                f"{program.package} is not installed.",
+                remedy="Run `polydev doctor --fix`, which installs it.",
+            )
+
+    def inside(self, program: Program, place: Place) -> PurePosixPath:
+        """The executable as a sandbox shows it."""
+        return place.programs / self._file(program)
+
+    def node(self, place: Place) -> PurePosixPath:
+        """The Node that comes with the CLIs, as a sandbox shows it."""
+        return place.programs / f"node_modules/node-{npm_platform()}/bin/node"
+
+    def version(self, program: Program) -> str | None:
+        """The installed version; None when it is not installed."""
+        manifest = self.root / "node_modules" / program.package / "package.json"
+        if not (self.root / self._file(program)).exists():
+            return None
+        try:
+            return str(json.loads(manifest.read_bytes())["version"])
+        except (OSError, ValueError, KeyError):
+            return None
+
+    def _file(self, program: Program) -> PurePosixPath:
+        return PurePosixPath("node_modules") / program.file_on(npm_platform())

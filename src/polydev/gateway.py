@@ -1,0 +1,296 @@
+"""The composition root: builds everything, in one exit stack.
+
+    async with running_gateway(settings) as gateway:
+        await gateway.serve_until(stop)
+
+A start that fails unwinds by itself. One gateway works on a data directory at a time; the lock on
+it is held for as long as the gateway lives, and goes with the process, however it ends.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import socket
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+import uvicorn
+from starlette.types import ASGIApp
+
+from polydev.api.app import network_app, owners_app
+from polydev.api.dependencies import Services
+from polydev.config import Settings
+from polydev.core.accounts import Accounts
+from polydev.core.connections import Connections
+from polydev.core.keeper import Keeper
+from polydev.core.metrics import Metrics
+from polydev.core.programs import Programs
+from polydev.core.quotas import Quotas
+from polydev.core.runner import Runner
+from polydev.core.runs import Runs
+from polydev.egress.client import Egress
+from polydev.errors import SetupProblem
+from polydev.sandboxes import sandboxes_for
+from polydev.secret import Secret
+from polydev.store import Store
+from polydev.store.facts import VAULT_CHECK
+from polydev.vault import Vault, load_keyring
+
+log = structlog.get_logger()
+
+_DRAIN_SECONDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What lies where in the data directory."""
+
+    data: Path
+    programs_elsewhere: Path | None = None
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Layout":
+        return cls(settings.data, settings.programs)
+
+    @property
+    def lock(self) -> Path:
+        return self.data / "gateway.lock"
+
+    @property
+    def owners_socket(self) -> Path:
+        return self.data / "gateway.sock"
+
+    @property
+    def programs(self) -> Path:
+        return self.programs_elsewhere or self.data / "programs"
+
+    @property
+    def authority(self) -> Path:
+        return self.data / "authority"
+
+    @property
+    def spool(self) -> Path:
+        return self.data / "spool"
+
+    @property
+    def sandboxes(self) -> Path:
+        return self.data / "sandboxes"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gateway:
+    """first_key: the key made with the first user, to be shown once; None at later starts."""
+
+    settings: Settings
+    layout: Layout
+    services: Services
+    egress: Egress
+    first_key: Secret[str] | None
+
+    async def serve_until(self, stop: asyncio.Event, listener: socket.socket | None) -> None:
+        """Answers on the owner's socket, and on `listener`, until `stop` or the end of egress.
+
+        Raises EgressProblem when the egress process died: nothing can be run without it.
+        """
+        limit = self.settings.server.body_limit_bytes
+        with contextlib.closing(owners_listener(self.layout.owners_socket)) as own:
+            servers = [(_server(owners_app(self.services, limit)), own)]
+            if listener is not None:
+                servers.append((_server(network_app(self.services, limit)), listener))
+            tasks = [asyncio.create_task(server.serve([sock])) for server, sock in servers]
+            stopped = asyncio.create_task(stop.wait())
+            died = asyncio.create_task(self.egress.exited.wait())
+            try:
+                await asyncio.wait({*tasks, stopped, died}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                stopped.cancel()
+                died.cancel()
+                for server, _ in servers:
+                    server.should_exit = True
+                # Streams end when their runs do, which is before the servers wait for them.
+                await self.services.runs.stop()
+                await asyncio.wait(tasks)
+                self.layout.owners_socket.unlink(missing_ok=True)
+            for task in tasks:
+                task.result()
+
+
+@asynccontextmanager
+async def running_gateway(settings: Settings) -> AsyncIterator[Gateway]:
+    """Everything but the listening sockets, started; ended in reverse order.
+
+    Raises SetupProblem (data directory in use or unusable), VaultProblem (wrong key),
+    StoreProblem, SandboxUnavailable, EgressProblem.
+    """
+    layout = Layout.of(settings)
+    async with AsyncExitStack() as stack:
+        stack.enter_context(locked(layout))
+        store = await stack.enter_async_context(Store.open(settings.store, settings.data))
+        vault = await opened_vault(settings, store)
+        metrics = Metrics()
+        programs = Programs(layout.programs)
+        egress = await stack.enter_async_context(
+            Egress(settings.egress, authority=layout.authority, spool=layout.spool)
+        )
+        sandboxes = await stack.enter_async_context(
+            sandboxes_for(
+                settings.sandbox,
+                directory=layout.sandboxes,
+                programs=layout.programs,
+                authority=egress.authority_pem,
+            )
+        )
+        left_over = await sandboxes.reap()
+        if left_over:
+            log.info("removed what the last gateway left", sandboxes=left_over)
+        keeper = Keeper(
+            store=store,
+            vault=vault,
+            egress=egress,
+            sandboxes=sandboxes,
+            programs=programs,
+            spool=layout.spool,
+            metrics=metrics,
+            settings=settings.keeper,
+        )
+        await keeper.recover()
+        connections = Connections(store, keeper, lambda: runs)
+        accounts = Accounts(store, settings.keys)
+        quotas = Quotas()
+        runs = Runs(
+            store=store,
+            vault=vault,
+            connections=connections,
+            keeper=keeper,
+            runner=Runner(programs, sandboxes, egress, settings.runs),
+            quotas=quotas,
+            metrics=metrics,
+            settings=settings.runs,
+            obstacle=lambda: "The egress process is gone." if egress.exited.is_set() else "",
+        )
+        await stack.enter_async_context(runs)
+        await stack.enter_async_context(_task(connections.store_windows_forever()))
+        await stack.enter_async_context(_task(keeper.keep_forever()))
+        _, first_key = await accounts.first_user()
+        yield Gateway(
+            settings=settings,
+            layout=layout,
+            services=Services(
+                accounts=accounts,
+                connections=connections,
+                quotas=quotas,
+                runs=runs,
+                metrics=metrics,
+            ),
+            egress=egress,
+            first_key=first_key,
+        )
+
+
+async def opened_vault(settings: Settings, store: Store) -> Vault:
+    """The vault of this installation, proved to be the one its database was sealed with."""
+    check = await store.facts.get(VAULT_CHECK)
+    keyring = load_keyring(settings.master_key, settings.data, may_create=check is None)
+    vault = Vault(keyring)
+    if check is None:
+        check = await store.facts.keep(VAULT_CHECK, vault.check_value())
+    vault.verify(check)
+    return vault
+
+
+@contextlib.contextmanager
+def locked(layout: Layout) -> Iterator[None]:
+    """The data directory, made if need be and held by this process alone.
+
+    Raises SetupProblem when it cannot be made, or another process holds it.
+    """
+    try:
+        layout.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise SetupProblem(
+            f"The data directory {layout.data} cannot be used: {error.strerror}.",
+            remedy="Set POLYDEV_DATA to a directory that this account may write to.",
+        ) from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise SetupProblem(
+                f"Another polydev works on {layout.data}.",
+                remedy="Use that one, or set POLYDEV_DATA to another directory.",
+                reason="data_directory_in_use",
+            ) from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def network_listener(host: str, port: int) -> socket.socket:
+    """Raises SetupProblem when the address is taken or not this machine's."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.create_server(address[:2], family=family, backlog=512)
+    except OSError as error:
+        raise SetupProblem(
+            f"{host}:{port} cannot be listened on: {error.strerror or error}.",
+            remedy="Stop what uses it, or set POLYDEV_SERVER__PORT to another port.",
+            reason="port_taken",
+        ) from error
+    listener.setblocking(False)
+    return listener
+
+
+def owners_listener(path: Path) -> socket.socket:
+    """A unix socket that only this account can open. The caller holds the directory's lock."""
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # Through the directory's descriptor: a socket's own path may have only 107 bytes.
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        mask = os.umask(0o177)
+        try:
+            listener.bind(f"/proc/self/fd/{directory}/{path.name}")
+        finally:
+            os.umask(mask)
+    finally:
+        os.close(directory)
+    listener.listen(128)
+    listener.setblocking(False)
+    return listener
+
+
+class _Server(uvicorn.Server):
+    """One of several servers in a process: signals are the process's business."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _server(app: ASGIApp) -> _Server:
+    return _Server(
+        uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            server_header=False,
+            timeout_graceful_shutdown=_DRAIN_SECONDS,
+            h11_max_incomplete_event_size=64 * 1024,
+        )
+    )
+
+
+@asynccontextmanager
+async def _task(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})

@@ -1,0 +1,174 @@
+"""codex's credential file, `.codex/auth.json`, and what its token endpoint answers.
+
+The file: `{"auth_mode", "OPENAI_API_KEY", "tokens": {"id_token", "access_token",
+"refresh_token", "account_id"}, "last_refresh"}`. The tokens of a ChatGPT login are JSON web
+tokens; their claims are read here, never believed: who may do what is the provider's to say.
+"""
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import PurePosixPath
+from typing import Any
+
+from polydev.errors import CredentialUnreadable
+from polydev.models.accounts import Credential
+from polydev.secret import Secret
+
+CREDENTIAL_FILE = PurePosixPath(".codex/auth.json")
+
+_AUTH_CLAIM = "https://api.openai.com/auth"
+_PROFILE_CLAIM = "https://api.openai.com/profile"
+# The CLI renews a login that it has not renewed for so long, whatever its tokens say.
+_RENEWED_EVERY = timedelta(days=8)
+
+
+def read_credential(files: Mapping[str, Secret[bytes]]) -> Credential:
+    """Raises CredentialUnreadable when the file holds no ChatGPT login."""
+    document = _object(files.get(str(CREDENTIAL_FILE)), "the credential file")
+    tokens = document.get("tokens")
+    if not isinstance(tokens, dict) or not tokens.get("access_token"):
+        if document.get("OPENAI_API_KEY"):
+            raise CredentialUnreadable(
+                "The Codex login is an API key, which has no subscription behind it.",
+                remedy="Log in with `codex login`, choose ChatGPT, and connect its "
+                ".codex/auth.json again.",
+                provider="codex",
+            )
+        raise _unreadable("holds no access token")
+    access_token = str(tokens["access_token"])
+    identity = claims_of(str(tokens.get("id_token") or ""))
+    access = claims_of(access_token)
+    authorisation = _part(identity, _AUTH_CLAIM) or _part(access, _AUTH_CLAIM)
+    account_id = tokens.get("account_id") or authorisation.get("chatgpt_account_id")
+    if not account_id:
+        raise _unreadable("names no ChatGPT account")
+    refresh = tokens.get("refresh_token")
+    # Only the login is kept: an API key beside it is not ours.
+    kept = {
+        "auth_mode": "chatgpt",
+        "OPENAI_API_KEY": None,
+        "tokens": tokens | {"account_id": account_id},
+        "last_refresh": document.get("last_refresh"),
+    }
+    email = identity.get("email") or _part(access, _PROFILE_CLAIM).get("email")
+    return Credential(
+        files={str(CREDENTIAL_FILE): encode(kept)},
+        access_token=Secret(access_token),
+        refresh_token=Secret(str(refresh)) if refresh else None,
+        expires_at=_expiry(access, document.get("last_refresh")),
+        attributes={"account_id": str(account_id)},
+        account=str(email or ""),
+        plan=str(authorisation.get("chatgpt_plan_type") or ""),
+    )
+
+
+def renew(credential: Credential, answer: Secret[bytes], now: datetime) -> Credential:
+    """The credential after `answer`, the token endpoint's JSON."""
+    new = _object(answer, "the token endpoint's answer")
+    if not new.get("access_token"):
+        raise _unreadable("was renewed without an access token")
+    document = _document(credential)
+    # What the answer leaves out stays as it was.
+    names = ("id_token", "access_token", "refresh_token")
+    document["tokens"] = document["tokens"] | {name: new[name] for name in names if new.get(name)}
+    document["last_refresh"] = now.astimezone(UTC).isoformat()
+    return read_credential({str(CREDENTIAL_FILE): encode(document)})
+
+
+def renewable(credential: Credential, access_token: str) -> Mapping[str, Secret[bytes]]:
+    """Files with the real refresh token, and nothing that makes the CLI renew by itself."""
+    document = _document(credential)
+    document["tokens"] = document["tokens"] | {"access_token": access_token}
+    document["last_refresh"] = NEVER_DUE
+    return {str(CREDENTIAL_FILE): encode(document)}
+
+
+# A `last_refresh` that the CLI will not find old.
+NEVER_DUE = "2099-01-01T00:00:00Z"
+
+
+def made_up(*, access_token: str, account_id: str, plan: str) -> Mapping[str, Secret[bytes]]:
+    """Files of a login that opens nothing: what a run's sandbox is given.
+
+    The CLI wants an id token that it can read, for the plan and the account (which must be the
+    real one: it looks for it in what the provider says of the account); the access token it
+    passes on unread.
+    """
+    claims = {
+        "email": "nobody@polydev.invalid",
+        _AUTH_CLAIM: {"chatgpt_account_id": account_id, "chatgpt_plan_type": plan or "plus"},
+    }
+    document = {
+        "auth_mode": "chatgpt",
+        "OPENAI_API_KEY": None,
+        "tokens": {
+            "id_token": ".".join((_segment({"alg": "none"}), _segment(claims), "made-up")),
+            "access_token": access_token,
+            "refresh_token": "",
+            "account_id": account_id,
+        },
+        "last_refresh": NEVER_DUE,
+    }
+    return {str(CREDENTIAL_FILE): encode(document)}
+
+
+def claims_of(token: str) -> dict[str, Any]:
+    """The claims of a JSON web token, unverified; nothing for any other text."""
+    parts = token.split(".")
+    if len(parts) != 3:
+        return {}
+    try:
+        value = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+    except (ValueError, binascii.Error):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def encode(value: Mapping[str, Any]) -> Secret[bytes]:
+    return Secret(json.dumps(value).encode())
+
+
+def _document(credential: Credential) -> dict[str, Any]:
+    return _object(credential.files[str(CREDENTIAL_FILE)], "the credential file")
+
+
+def _part(claims: Mapping[str, Any], name: str) -> dict[str, Any]:
+    value = claims.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _expiry(access: Mapping[str, Any], last_refresh: Any) -> datetime | None:
+    seconds = access.get("exp")
+    if isinstance(seconds, (int, float)) and 0 < seconds < 10**11:
+        return datetime.fromtimestamp(seconds, UTC)
+    try:
+        return datetime.fromisoformat(str(last_refresh)).astimezone(UTC) + _RENEWED_EVERY
+    except (ValueError, OverflowError):
+        return None
+
+
+def _segment(value: Mapping[str, Any]) -> str:
+    return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
+
+
+def _object(content: Secret[bytes] | None, what: str) -> dict[str, Any]:
+    if content is None:
+        raise _unreadable("is missing")
+    try:
+        value = json.loads(content.reveal())
+    except ValueError:
+        raise _unreadable(f"cannot be read: {what} is not JSON") from None
+    if not isinstance(value, dict):
+        raise _unreadable(f"cannot be read: {what} is not a JSON object")
+    return value
+
+
+def _unreadable(what: str) -> CredentialUnreadable:
+    return CredentialUnreadable(
+        f"The Codex login {what}.",
+        remedy="Log in with `codex login` and connect its .codex/auth.json again.",
+        provider="codex",
+    )

@@ -1,0 +1,258 @@
+"""What to start for Codex, and what it may ask of the network."""
+
+import json
+import re
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import PurePosixPath
+
+from polydev import __version__
+from polydev.events import EndReason, WindowObserved
+from polydev.models.accounts import Credential
+from polydev.models.egress import AddedHeader, EgressMode, EgressPolicy, Exchange, Purpose, Rule
+from polydev.models.places import Launch
+from polydev.models.runs import Prompt
+from polydev.providers.base import Catalogue, LaunchOrder, Observation, Program
+from polydev.providers.codex import credential as credentials
+from polydev.providers.codex.dialogue import CodexDialogue
+from polydev.providers.retry import retry_after
+from polydev.secret import Secret
+
+_API = "chatgpt.com"
+_TOKENS = "auth.openai.com"
+_INFERENCE = "/backend-api/codex/responses"
+
+_RUN_RULES = (
+    Rule(method="POST", host=_API, path=f"{_INFERENCE}(/compact)?"),
+    Rule(method="GET", host=_API, path="/backend-api/codex/models"),
+    Rule(method="GET", host=_API, path="/backend-api/wham/accounts/check"),
+    Rule(method="GET", host=_API, path="/backend-api/wham/settings/user"),
+)
+_KEEPER_RULES = (Rule(method="POST", host=_TOKENS, path="/oauth/token", sealed=True),)
+
+# Everything that would offer the model tools, start helpers, or ask the network for more.
+_FEATURES_OFF = (
+    "apps",
+    "browser_use",
+    "computer_use",
+    "goals",
+    "hooks",
+    "image_generation",
+    "in_app_browser",
+    "multi_agent",
+    "plugins",
+    "remote_plugin",
+    "shell_snapshot",
+    "shell_tool",
+    "skill_search",
+    "sleep_tool",
+    "tool_suggest",
+    "unified_exec",
+    "view_image",
+    "workspace_dependencies",
+)
+_LEAN = f"""\
+analytics.enabled = false
+check_for_update_on_startup = false
+cli_auth_credentials_store = "file"
+include_apps_instructions = false
+include_collaboration_mode_instructions = false
+include_environment_context = false
+include_permissions_instructions = false
+project_doc_max_bytes = 0
+web_search = "disabled"
+history.persistence = "none"
+skills.include_instructions = false
+features = {{ {", ".join(f"{name} = false" for name in _FEATURES_OFF)} }}
+"""
+_PROVIDER = """\
+chatgpt_base_url = "{url}/backend-api"
+model_provider = "polydev"
+[model_providers.polydev]
+name = "polydev"
+base_url = "{url}/backend-api/codex"
+wire_api = "responses"
+requires_openai_auth = true
+supports_websockets = false
+stream_max_retries = 0
+request_max_retries = 0
+"""
+_WINDOW_HEADER = re.compile(r"x-(codex(?:-[a-z0-9-]+)?)-(primary|secondary)-(used-percent|reset-at)")
+
+
+class CodexProvider:
+    """See polydev.providers.base.Provider."""
+
+    name = "codex"
+    title = "Codex"
+    program = Program(
+        package="@openai/codex",
+        file="@openai/codex-{platform}/vendor/{target}/bin/codex",
+        targets={
+            "linux-x64": "x86_64-unknown-linux-musl",
+            "linux-arm64": "aarch64-unknown-linux-musl",
+            "darwin-x64": "x86_64-apple-darwin",
+            "darwin-arm64": "aarch64-apple-darwin",
+        },
+    )
+    catalogue = Catalogue(
+        names=(
+            "gpt-6.1-sol",
+            "gpt-6-astra",
+            "gpt-6-sol",
+            "gpt-6-luna",
+            "gpt-6.1-terra",
+            "gpt-5.6-sol",
+            "gpt-5.6-terra",
+            "gpt-5.6-luna",
+            "gpt-5.5",
+        ),
+        aliases={"default": "gpt-6.1-sol"},
+        prefixes=("gpt-", "codex-", "o1", "o3", "o4"),
+    )
+    takes_images = True
+    takes_history = True
+    credential_file = credentials.CREDENTIAL_FILE
+    companion_files: tuple[PurePosixPath, ...] = ()
+    keychain_item = ""
+    login_command = "codex login"
+    ignores_max_tokens = True
+
+    def policy(self, purpose: Purpose, kind: str) -> EgressPolicy:
+        if purpose is Purpose.KEEPER:
+            return EgressPolicy(mode=EgressMode.WITNESS, rules=_KEEPER_RULES)
+        return EgressPolicy(
+            mode=EgressMode.INJECT,
+            rules=_RUN_RULES,
+            plain_host=_API,
+            added=(
+                AddedHeader(name="authorization", value="Bearer {access_token}"),
+                AddedHeader(name="chatgpt-account-id", value="{account_id}"),
+            ),
+            observed=("x-codex-",),
+        )
+
+    def launch(self, order: LaunchOrder) -> Launch:
+        place = order.place
+        installation = {".codex/installation_id": Secret(_installation_id(order).encode())}
+        if order.purpose is Purpose.KEEPER:
+            # A login that looks fresh is renewed by the explicit request and by nothing else; one
+            # that looks expired would be renewed twice, and the second time use up a token.
+            return Launch(
+                argv=(str(order.program), "app-server"),
+                environment={
+                    "HTTPS_PROXY": place.egress_url,
+                    "CODEX_CA_CERTIFICATE": str(place.authority),
+                },
+                files={
+                    **installation,
+                    **credentials.renewable(order.credential, "made-up-and-never-due"),
+                    ".codex/config.toml": Secret(_LEAN.encode()),
+                },
+                needs_port=True,
+                opening=_RENEW,
+            )
+        config = _LEAN + _PROVIDER.format(url=place.egress_url)
+        return Launch(
+            argv=(str(order.program), "app-server"),
+            files={
+                **installation,
+                **credentials.made_up(
+                    access_token=order.sentinel.reveal(),
+                    account_id=order.credential.attributes["account_id"],
+                    plan=order.credential.plan,
+                ),
+                ".codex/config.toml": Secret(config.encode()),
+            },
+            needs_port=True,
+        )
+
+    def dialogue(self, prompt: Prompt) -> CodexDialogue:
+        return CodexDialogue(prompt)
+
+    def read_credential(self, files: Mapping[str, Secret[bytes]]) -> Credential:
+        return credentials.read_credential(files)
+
+    def renew(self, credential: Credential, answer: Secret[bytes], now: datetime) -> Credential:
+        return credentials.renew(credential, answer, now)
+
+    def observe(self, exchange: Exchange, now: datetime) -> Observation:
+        headers = dict(exchange.headers)
+        retry_at = retry_after(headers.get("retry-after"), now)
+        windows = _windows(headers)
+        if exchange.status == 401:
+            return Observation(windows=windows, trouble=EndReason.NEEDS_LOGIN)
+        # What is asked beside the answer itself may fail without harm to it.
+        if not exchange.path.startswith(_INFERENCE):
+            return Observation(windows=windows)
+        if exchange.status == 403:
+            return Observation(windows=windows, trouble=EndReason.NEEDS_LOGIN)
+        if exchange.status == 429:
+            full = [
+                window.resets_at
+                for window in windows
+                if window.resets_at and (window.used_fraction or 0) >= 1
+            ]
+            if full:
+                return Observation(
+                    windows=windows, trouble=EndReason.WINDOW_EXHAUSTED, retry_at=max(full)
+                )
+            default = now + timedelta(seconds=10)
+            return Observation(
+                windows=windows, trouble=EndReason.RATE_LIMITED, retry_at=retry_at or default
+            )
+        if exchange.status >= 500:
+            return Observation(windows=windows, trouble=EndReason.PROVIDER_ERROR, retry_at=retry_at)
+        return Observation(windows=windows)
+
+
+_RENEW = tuple(
+    json.dumps(message).encode()
+    for message in (
+        {
+            "id": 1,
+            "method": "initialize",
+            "params": {"clientInfo": {"name": "polydev", "version": __version__}},
+        },
+        {"method": "initialized"},
+        {"id": 2, "method": "account/read", "params": {"refreshToken": True}},
+    )
+)
+
+
+def _installation_id(order: LaunchOrder) -> str:
+    """What the CLI would otherwise make anew in every run."""
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, f"codex installation {order.identity}"))
+
+
+def _windows(headers: Mapping[str, str]) -> tuple[WindowObserved, ...]:
+    found: dict[str, dict[str, str]] = {}
+    for name, value in headers.items():
+        match = _WINDOW_HEADER.fullmatch(name)
+        if match:
+            limit = "" if match[1] == "codex" else match[1].replace("-", "_") + "_"
+            found.setdefault(limit + match[2], {})[match[3]] = value
+    return tuple(
+        WindowObserved(
+            kind=kind,
+            used_fraction=_fraction(values.get("used-percent")),
+            resets_at=_seconds(values.get("reset-at")),
+            source="header",
+        )
+        for kind, values in found.items()
+    )
+
+
+def _fraction(percent: str | None) -> float | None:
+    try:
+        return min(1.0, max(0.0, float(percent or "") / 100))
+    except ValueError:
+        return None
+
+
+def _seconds(value: str | None) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(float(value or ""), UTC)
+    except (ValueError, OverflowError, OSError):
+        return None

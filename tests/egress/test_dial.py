@@ -1,0 +1,126 @@
+"""Where egress connects to, and where it does not."""
+
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from polydev.authority import Authority
+from polydev.config import EgressSettings
+from polydev.egress.client import Egress
+from polydev.egress.dial import is_public
+from polydev.models.egress import EgressMode, Rule
+from tests.egress.conftest import HOST, World, policy
+from tests.egress.upstream import Upstream
+
+pytestmark = pytest.mark.anyio
+
+PRIVATE = [
+    "127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1",
+    "0.0.0.0", "255.255.255.255", "224.0.0.1", "240.0.0.1", "::1", "::", "fe80::1", "fe80::1%eth0",
+    "fc00::1", "fec0::1", "ff02::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "::127.0.0.1",
+    "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "64:ff9b:1::1", "2002:7f00:1::", "2002:a00:1::1",
+    "2001::1", "2001:db8::1", "fd00:ec2::254", "nonsense", "",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("address", PRIVATE)
+def test_addresses_that_are_not_public_are_known(address: str) -> None:
+    assert not is_public(address)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["8.8.8.8", "160.79.104.10", "2606:4700::1111", "64:ff9b::808:808", "::ffff:8.8.8.8"],
+)
+def test_public_addresses_are_known(address: str) -> None:
+    assert is_public(address)
+
+
+@contextlib.asynccontextmanager
+async def world_of(
+    settings: EgressSettings, tmp_path: Path, upstream: Upstream, pem: Path
+) -> AsyncIterator[World]:
+    async with contextlib.AsyncExitStack() as stack:
+        egress = Egress(settings, authority=tmp_path / "authority", spool=tmp_path / "spool")
+        await stack.enter_async_context(egress)
+        world = World(
+            egress=egress, upstream=upstream, upstream_pem=pem, directory=tmp_path, stack=stack
+        )
+        await world.connect_credential()
+        yield world
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "169.254.169.254", "10.0.0.1"])
+@pytest.mark.parametrize("way", ["tcp", "tunnel"])
+async def test_without_a_redirect_private_addresses_are_refused(
+    tmp_path: Path, upstream: Upstream, host: str, way: str
+) -> None:
+    rules = (Rule(method="GET", host=host, path="/.*"),)
+    async with world_of(EgressSettings(), tmp_path, upstream, tmp_path) as world:
+        world.upstream_pem = world.egress.authority_pem  # never used: nothing is reached
+        mode = EgressMode.TUNNEL if way == "tunnel" else EgressMode.INJECT
+        place = await world.place(way, policy=policy(mode, rules=rules, plain_host=host))
+        reader, writer = await place.bare()
+        line = f"CONNECT {host}:443" if way == "tunnel" else "GET /x"
+        writer.write(f"{line} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        answer = await reader.read()
+        writer.close()
+        assert answer.startswith(b"HTTP/1.1 403")
+        assert b"not public" in answer
+        assert "not public" in place.binding.exchanges[-1].refused
+
+
+async def test_a_name_that_does_not_resolve_is_told(tmp_path: Path, upstream: Upstream) -> None:
+    async with world_of(EgressSettings(), tmp_path, upstream, tmp_path) as world:
+        place = await world.place("tcp")
+        answer = await place.http.get("/echo")
+        assert answer.status_code in (502, 504)
+        assert place.binding.exchanges[-1].unreachable
+
+
+async def test_a_certificate_of_another_authority_is_not_trusted(
+    tmp_path: Path, upstream: Upstream
+) -> None:
+    other = tmp_path / "other"
+    Authority.load_or_create(other, "somebody else")
+    settings = EgressSettings(redirect=f"127.0.0.1:{upstream.port}", upstream_ca=other / "ca.pem")
+    async with world_of(settings, tmp_path, upstream, tmp_path) as world:
+        place = await world.place("tcp")
+        answer = await place.http.get("/echo")
+        assert answer.status_code == 502
+        assert "certificate" in place.binding.exchanges[-1].unreachable
+        assert upstream.seen == []
+
+
+async def test_a_certificate_for_another_name_is_not_trusted(
+    world: World, upstream: Upstream
+) -> None:
+    rules = (Rule(method="GET", host="third.provider.test", path="/echo"),)
+    changed = policy(EgressMode.INJECT, rules=rules, plain_host="third.provider.test")
+    place = await world.place("tcp", policy=changed)
+    assert (await place.http.get("/echo")).status_code == 502
+    assert "third.provider.test" in place.binding.exchanges[-1].unreachable
+    assert upstream.seen == []
+
+
+@pytest.mark.parametrize("way", ["tcp", "tunnel"])
+async def test_nobody_listening_is_told(
+    tmp_path: Path,
+    upstream: Upstream,
+    upstream_authority: tuple[Authority, Path],
+    way: str,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    settings = EgressSettings(redirect=f"127.0.0.1:{port}", upstream_ca=upstream_authority[1])
+    async with world_of(settings, tmp_path, upstream, upstream_authority[1]) as world:
+        place = await world.place(way)
+        reader, writer = await place.bare()
+        line = f"CONNECT {HOST}:443" if way == "tunnel" else "GET /echo"
+        writer.write(f"{line} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+        assert (await reader.read()).startswith(b"HTTP/1.1 502")
+        writer.close()
+        assert "cannot be reached" in place.binding.exchanges[-1].unreachable
