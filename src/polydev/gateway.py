@@ -9,7 +9,6 @@ it is held for as long as the gateway lives, and goes with the process, however 
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import socket
 from collections.abc import AsyncIterator, Coroutine, Iterator
@@ -27,58 +26,22 @@ from polydev.config import Settings
 from polydev.core.accounts import Accounts
 from polydev.core.connections import Connections
 from polydev.core.keeper import Keeper
+from polydev.core.layout import Layout, locked
 from polydev.core.metrics import Metrics
 from polydev.core.programs import Programs
 from polydev.core.quotas import Quotas
 from polydev.core.runner import Runner
 from polydev.core.runs import Runs
+from polydev.core.vault import opened_vault
 from polydev.egress.client import Egress
-from polydev.errors import SetupProblem
+from polydev.errors import EgressProblem, SetupProblem
 from polydev.sandboxes import sandboxes_for
 from polydev.secret import Secret
 from polydev.store import Store
-from polydev.store.facts import VAULT_CHECK
-from polydev.vault import Vault, load_keyring
 
 log = structlog.get_logger()
 
 _DRAIN_SECONDS = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """What lies where in the data directory."""
-
-    data: Path
-    programs_elsewhere: Path | None = None
-
-    @classmethod
-    def of(cls, settings: Settings) -> "Layout":
-        return cls(settings.data, settings.programs)
-
-    @property
-    def lock(self) -> Path:
-        return self.data / "gateway.lock"
-
-    @property
-    def owners_socket(self) -> Path:
-        return self.data / "gateway.sock"
-
-    @property
-    def programs(self) -> Path:
-        return self.programs_elsewhere or self.data / "programs"
-
-    @property
-    def authority(self) -> Path:
-        return self.data / "authority"
-
-    @property
-    def spool(self) -> Path:
-        return self.data / "spool"
-
-    @property
-    def sandboxes(self) -> Path:
-        return self.data / "sandboxes"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,6 +80,12 @@ class Gateway:
                 self.layout.owners_socket.unlink(missing_ok=True)
             for task in tasks:
                 task.result()
+            if self.egress.exited.is_set() and not stop.is_set():
+                raise EgressProblem(
+                    "The egress process ended, so the gateway did too. Runs in flight have failed; "
+                    "no credential is lost.",
+                    remedy="Start it again; the installed service does so by itself.",
+                )
 
 
 @asynccontextmanager
@@ -189,45 +158,6 @@ async def running_gateway(settings: Settings) -> AsyncIterator[Gateway]:
             egress=egress,
             first_key=first_key,
         )
-
-
-async def opened_vault(settings: Settings, store: Store) -> Vault:
-    """The vault of this installation, proved to be the one its database was sealed with."""
-    check = await store.facts.get(VAULT_CHECK)
-    keyring = load_keyring(settings.master_key, settings.data, may_create=check is None)
-    vault = Vault(keyring)
-    if check is None:
-        check = await store.facts.keep(VAULT_CHECK, vault.check_value())
-    vault.verify(check)
-    return vault
-
-
-@contextlib.contextmanager
-def locked(layout: Layout) -> Iterator[None]:
-    """The data directory, made if need be and held by this process alone.
-
-    Raises SetupProblem when it cannot be made, or another process holds it.
-    """
-    try:
-        layout.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise SetupProblem(
-            f"The data directory {layout.data} cannot be used: {error.strerror}.",
-            remedy="Set POLYDEV_DATA to a directory that this account may write to.",
-        ) from error
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise SetupProblem(
-                f"Another polydev works on {layout.data}.",
-                remedy="Use that one, or set POLYDEV_DATA to another directory.",
-                reason="data_directory_in_use",
-            ) from error
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def network_listener(host: str, port: int) -> socket.socket:

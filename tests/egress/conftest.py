@@ -53,6 +53,7 @@ def policy(mode: EgressMode, **changes: Any) -> EgressPolicy:
             AddedHeader(name="x-plan", value="{plan}"),
         ),
         "observed": ("x-limit-",),
+        "on_failure": (AddedHeader(name="x-should-retry", value="false"),),
     }
     return EgressPolicy(**{**fields, **changes})
 

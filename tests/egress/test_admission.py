@@ -316,6 +316,17 @@ async def test_a_connection_that_the_provider_closed_is_not_reused(reading: Plac
         assert (await reading.http.get(path)).status_code == 200
 
 
+async def test_sandboxes_that_leave_at_once_harm_nobody(reading: Place) -> None:
+    with capture_logs() as logs:
+        for _ in range(50):
+            reader, writer = await reading.raw()
+            writer.write(f"GET /echo HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+            await reader.readuntil(b"}")
+            writer.transport.abort()
+        assert (await reading.http.get("/echo")).status_code == 200
+    assert logs == []
+
+
 async def test_a_sent_request_is_never_sent_again(reading: Place, upstream: Upstream) -> None:
     await reading.http.get("/echo")
     answer = await reading.http.post("/silent", content=b"once")

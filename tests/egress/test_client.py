@@ -19,6 +19,12 @@ from tests.egress.conftest import HOST, World, listener, policy
 pytestmark = pytest.mark.anyio
 
 
+@pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
+    """The gateway runs on either event loop."""
+    return "asyncio", {"use_uvloop": request.param}
+
+
 def process_of(tmp_path: Path, settings: EgressSettings | None = None) -> Egress:
     return Egress(
         settings or EgressSettings(), authority=tmp_path / "authority", spool=tmp_path / "spool"

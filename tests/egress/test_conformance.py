@@ -157,6 +157,13 @@ async def test_what_passed_is_reported(place: Place) -> None:
         assert exchange.first_byte_seconds is not None
 
 
+async def test_failing_answers_carry_what_keeps_a_cli_from_asking_again(place: Place) -> None:
+    failed, fine = await place.http.get("/status/503"), await place.http.get("/echo")
+    expected = None if place.way.mode is EgressMode.TUNNEL else "false"
+    assert failed.headers.get("x-should-retry") == expected
+    assert "x-should-retry" not in fine.headers
+
+
 def _peak_bytes(pid: int) -> int:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):

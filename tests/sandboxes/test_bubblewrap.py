@@ -195,6 +195,24 @@ async def test_one_that_died_while_it_waited_is_said(bubblewrap, machine):
     assert list((machine / "sandboxes").iterdir()) == []
 
 
+async def test_reap_ends_what_escaped_a_killed_gateway(bubblewrap, machine):
+    left = machine / "sandboxes" / "0123456789abcdef"
+    left.mkdir()
+    bare = ["/usr/bin/bwrap", "--unshare-user", "--unshare-pid", "--ro-bind", "/", "/", "--"]
+    escaped = await asyncio.create_subprocess_exec(
+        *bare, "setsid", "sleep", "600", env={"POLYDEV_SANDBOX": str(left)}
+    )
+    try:
+        assert await bubblewrap.reap() == 1
+        async with asyncio.timeout(5):
+            assert await escaped.wait() != 0
+    finally:
+        if escaped.returncode is None:
+            escaped.kill()
+            await escaped.wait()
+    assert not left.exists()
+
+
 async def test_the_helper_is_started_again_when_it_died(bubblewrap):
     os.kill(bubblewrap._ports._process.pid, 9)
     await bubblewrap._ports._process.wait()

@@ -52,7 +52,7 @@ async def test_strays_are_told_from_others(tmp_path):
         for home in (ours, theirs)
     ]
     try:
-        assert await asyncio.to_thread(kill_strays, ours) == 1
+        assert await asyncio.to_thread(kill_strays, "HOME", ours) == 1
         assert await processes[0].wait() == -9
         assert processes[1].returncode is None
         assert Path(f"/proc/{processes[1].pid}").exists()

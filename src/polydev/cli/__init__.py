@@ -6,6 +6,8 @@ exit code 2 is a mistake in the command line.
 """
 
 import sys
+import traceback
+from pathlib import PurePath
 
 import structlog
 from rich.console import Console
@@ -26,9 +28,17 @@ def main() -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
-    except Exception:
-        # The outermost boundary: nobody is shown a traceback unless the log asks for it.
-        structlog.get_logger().exception("polydev failed unexpectedly")
+    except Exception as error:
+        # The outermost boundary: a mistake of ours is told in one line, the rest is for the log.
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{PurePath(place.filename).name}:{place.lineno}"
+        structlog.get_logger().debug("unexpected failure", exc_info=True)
+        Console(stderr=True, highlight=False).print(
+            f"[bold red]error[/] polydev made a mistake ({type(error).__name__} at {where}).\n"
+            "[dim]Nothing was changed by it after that point. Please report it; "
+            "POLYDEV_LOG__LEVEL=debug shows where it came from.[/]",
+            soft_wrap=True,
+        )
         sys.exit(70)
 
 

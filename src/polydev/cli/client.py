@@ -9,8 +9,9 @@ import httpx
 import uvloop
 
 from polydev.config import Settings, load_settings
+from polydev.core.layout import Layout
 from polydev.errors import PolydevError, SetupProblem
-from polydev.gateway import Layout, running_gateway
+from polydev.gateway import running_gateway
 from polydev.logs import set_up_logging
 
 T = TypeVar("T")

@@ -29,9 +29,13 @@ class Programs:
 
     root: Path
 
+    def file(self, program: Program) -> Path:
+        """The executable on this machine, installed or not."""
+        return self.root / _path(program)
+
     def require(self, program: Program) -> None:
         """Raises ProgramMissing when the CLI is not installed."""
-        if not (self.root / self._file(program)).exists():
+        if not (self.file(program)).exists():
             raise ProgramMissing(
                 f"{program.package} is not installed.",
                 remedy="Run `polydev doctor --fix`, which installs it.",
@@ -39,21 +43,32 @@ class Programs:
 
     def inside(self, program: Program, place: Place) -> PurePosixPath:
         """The executable as a sandbox shows it."""
-        return place.programs / self._file(program)
+        return place.programs / _path(program)
 
     def node(self, place: Place) -> PurePosixPath:
         """The Node that comes with the CLIs, as a sandbox shows it."""
-        return place.programs / f"node_modules/node-{npm_platform()}/bin/node"
+        return place.programs / _node() / "bin/node"
 
     def version(self, program: Program) -> str | None:
         """The installed version; None when it is not installed."""
-        manifest = self.root / "node_modules" / program.package / "package.json"
-        if not (self.root / self._file(program)).exists():
+        return self._version(PurePosixPath("node_modules", program.package), self.file(program))
+
+    def node_version(self) -> str | None:
+        """The installed Node's; None when it is not installed."""
+        return self._version(_node(), self.root / _node() / "bin/node")
+
+    def _version(self, package: PurePosixPath, file: Path) -> str | None:
+        if not file.exists():
             return None
         try:
-            return str(json.loads(manifest.read_bytes())["version"])
+            return str(json.loads((self.root / package / "package.json").read_bytes())["version"])
         except (OSError, ValueError, KeyError):
             return None
 
-    def _file(self, program: Program) -> PurePosixPath:
-        return PurePosixPath("node_modules") / program.file_on(npm_platform())
+
+def _path(program: Program) -> PurePosixPath:
+    return PurePosixPath("node_modules") / program.file_on(npm_platform())
+
+
+def _node() -> PurePosixPath:
+    return PurePosixPath("node_modules", f"node-{npm_platform()}")

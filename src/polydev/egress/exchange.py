@@ -61,7 +61,8 @@ class Passing:
         self._method = request.method.decode("ascii")
         self._target = request.target.decode("ascii")
         self._host = ""
-        self._path = self._target.partition("?")[0]
+        path = self._target.partition("?")[0]
+        self._path = path if path.startswith("/") else ""  # else it may name a user and password
         self._started_at = asyncio.get_running_loop().time()
         self._answering = False
 
@@ -199,9 +200,13 @@ class Passing:
         down, headers = self._down, list(head.headers.raw_items())
         self.report(head.status_code, headers=headers)
         self._answering = True
+        shown = answered(headers, mode=self._bound.policy.mode)
+        if head.status_code >= 400:
+            for header in self._bound.policy.on_failure:
+                shown = replaced(shown, header.name.lower().encode(), header.value.encode())
         response = h11.Response(
             status_code=head.status_code,
-            headers=answered(headers, mode=self._bound.policy.mode),
+            headers=shown,
             reason=head.reason,
         )
         ready = down.http.send(response) or b""

@@ -133,7 +133,8 @@ class Stream(asyncio.Protocol):
 
     def is_idle(self) -> bool:
         """Open, with nothing unread."""
-        return not (self._ended or self._lost or self._chunks)
+        closing = self._transport is None or self._transport.is_closing()
+        return not (closing or self._ended or self._lost or self._chunks)
 
     def descriptor(self) -> int:
         assert self._transport is not None
@@ -161,6 +162,7 @@ class Stream(asyncio.Protocol):
             raise StreamClosed from error
         if transport is None:
             raise StreamClosed
+        self._transport = None  # closing this one must not cut what the inner still has to say
         inner._attach(transport)
         return inner
 

@@ -64,6 +64,8 @@ class EgressPolicy:
     removed: headers taken off in `inject` mode beside the ones that always go (authorization,
         x-api-key, x-goog-api-key, cookie, proxy-*): account and device ids.
     added: what is set in their place.
+    on_failure: headers set on answers with a status of 400 and above: what keeps this CLI from
+        asking a second time by itself. Values are literal.
     observed: prefixes, lower case, of answer headers that the gateway wants to see (windows).
     """
 
@@ -72,6 +74,7 @@ class EgressPolicy:
     plain_host: str = ""
     removed: tuple[str, ...] = ()
     added: tuple[AddedHeader, ...] = ()
+    on_failure: tuple[AddedHeader, ...] = ()
     observed: tuple[str, ...] = ()
 
 

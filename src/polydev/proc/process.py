@@ -127,10 +127,22 @@ class Process:
         directory: Path | None = None,
         pass_fds: Sequence[int] = (),
         line_limit_bytes: int = DEFAULT_LINE_LIMIT_BYTES,
+        name: str = "",
     ) -> "Process":
-        """Starts `argv`; `environment` is all that it gets. A cancelled start leaves nothing."""
+        """Starts `argv`; `environment` is all that it gets. A cancelled start leaves nothing.
+
+        `name` is what messages call it, when argv[0] only leads to it.
+        """
+        program = name or Path(argv[0]).name
         spawning = asyncio.ensure_future(
-            _spawn(argv, environment, directory, pass_fds, line_limit_bytes)
+            _spawn(
+                program=program,
+                argv=argv,
+                environment=environment,
+                directory=directory,
+                pass_fds=pass_fds,
+                line_limit_bytes=line_limit_bytes,
+            )
         )
         try:
             return await to_the_end(spawning)
@@ -224,6 +236,8 @@ class Process:
 
 
 async def _spawn(
+    *,
+    program: str,
     argv: Sequence[str],
     environment: Mapping[str, str],
     directory: Path | None,
@@ -231,7 +245,6 @@ async def _spawn(
     line_limit_bytes: int,
 ) -> Process:
     loop = asyncio.get_running_loop()
-    program = Path(argv[0]).name
     try:
         popen = subprocess.Popen(  # noqa: ASYNC220 - returns once the program is executed
             argv,

@@ -5,10 +5,12 @@ program is gone in either case.
 """
 
 import asyncio
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from polydev.errors import RunFailed
+from polydev.errors import ProgramMissing, RunFailed
 from polydev.proc.environment import host_environment
 from polydev.proc.process import Process
 
@@ -18,6 +20,15 @@ class ToolAnswer:
     code: int
     lines: tuple[str, ...]
     stderr: str
+
+
+def require_program(shown: str, path: Path | None) -> None:
+    """Raises ProgramMissing, naming what is `shown`, unless `path` can be executed."""
+    if path is None or not path.is_file() or not os.access(path, os.X_OK):
+        raise ProgramMissing(
+            f"{shown} is not installed, or may not be executed.",
+            remedy="Run `polydev doctor --fix`.",
+        )
 
 
 async def run_tool(argv: Sequence[str], *, timeout_seconds: float = 10.0) -> ToolAnswer:

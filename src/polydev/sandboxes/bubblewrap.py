@@ -1,8 +1,9 @@
 """Sandboxes by bubblewrap: own namespaces, no root needed, about ten milliseconds each.
 
-`open` starts bwrap and lets it prepare everything, held back before the CLI; `start` lets it go
-on. bwrap dies with us, and everything inside dies with bwrap, so a killed gateway leaves only a
-directory. Ending one waits until the namespace's first process is gone, by when the kernel has
+`open` lets bwrap prepare everything and start a shell that waits; `start` has it become the CLI.
+bwrap dies with us, and everything inside dies with bwrap or, while it waits, with its input; so a
+killed gateway leaves only a directory. Where it was killed in the very moment in which bwrap binds
+its life to ours, `reap` finds what is left by a variable that only bwrap itself has. Ending one waits until the namespace's first process is gone, by when the kernel has
 killed and reaped every other: processes in sessions of their own too. The CLI sees the end of its
 input first; a signal that bwrap gets is the end of all at once.
 
@@ -23,24 +24,27 @@ import structlog
 
 from polydev.errors import PolydevError, ProgramMissing, RunFailed, SandboxUnavailable
 from polydev.models.places import Launch, Place
-from polydev.proc import Process, host_environment, run_tool, to_the_end
+from polydev.proc import Process, host_environment, require_program, run_tool, to_the_end
 from polydev.sandboxes import diagnosis
 from polydev.sandboxes.abc import LaunchFor
 from polydev.sandboxes.confinement import (
     OLDEST_VERSION,
     PLACE,
+    READY,
     Features,
     Plumbing,
     arguments,
+    held_back,
     host_path,
-    is_executable,
 )
-from polydev.sandboxes.descriptors import Receipt, content_descriptor, read_to_end, readable
+from polydev.sandboxes.descriptors import content_descriptor, read_to_end, readable
 from polydev.sandboxes.directory import SandboxDirectory, listen_on_socket_file
 from polydev.sandboxes.loopback import LoopbackPorts
+from polydev.sandboxes.strays import kill_strays
 
 log = structlog.get_logger()
 
+_MARK = "POLYDEV_SANDBOX"
 _PREPARE_SECONDS = 20.0
 _GONE_SECONDS = 10.0
 
@@ -68,7 +72,7 @@ class Bubblewrap:
     name = "bubblewrap"
 
     def __init__(self, *, directory: Path, programs: Path, authority: Path) -> None:
-        self._directory = SandboxDirectory(directory)
+        self._directory = SandboxDirectory(directory.absolute())
         self._programs = programs
         self._authority = authority
         self._ports = LoopbackPorts()
@@ -92,7 +96,8 @@ class Bubblewrap:
 
     async def open(self, launch_for: LaunchFor) -> "BubblewrapSandbox":
         launch = launch_for(PLACE)
-        self._check_program(launch.argv[0])
+        # bwrap would only say so after everything else is prepared, as an exit of the CLI.
+        require_program(launch.argv[0], host_path(launch.argv[0], self._programs))
         sandbox = BubblewrapSandbox(self._bwrap, self._directory, self._directory.make(), launch)
         try:
             async with asyncio.timeout(_PREPARE_SECONDS):
@@ -118,17 +123,9 @@ class Bubblewrap:
     async def reap(self) -> int:
         left_over = self._directory.left_over()
         for path in left_over:
+            await asyncio.to_thread(kill_strays, _MARK, path)
             await self._directory.remove(path)
         return len(left_over)
-
-    def _check_program(self, program: str) -> None:
-        # bwrap would only say so after everything else is prepared, as an exit of the CLI.
-        path = host_path(program, self._programs)
-        if path is None or not is_executable(path):
-            raise ProgramMissing(
-                f"{program} is not installed, or may not be executed.",
-                remedy="Run `polydev doctor --fix`.",
-            )
 
 
 class BubblewrapSandbox:
@@ -145,7 +142,7 @@ class BubblewrapSandbox:
         self._launch = launch
         self._process: Process | None = None
         self._first: int | None = None  # pidfd of the namespace's first process
-        self._hold: int | None = None  # a byte in here lets bwrap go on
+        self._started = False
         self._closing: asyncio.Task[None] | None = None
 
     async def prepare(
@@ -159,10 +156,8 @@ class BubblewrapSandbox:
         """Returns when all is ready but the CLI. What fails here is cleaned up by `close`."""
         egress_socket = self._path / PLACE.egress_socket.name
         self.listeners = (listen_on_socket_file(egress_socket),)
-        receipt = Receipt()
         info, info_writer = os.pipe()
-        hold_reader, self._hold = os.pipe()
-        theirs = [info_writer, hold_reader]
+        theirs = [info_writer]
 
         def content(data: bytes) -> int:
             theirs.append(content_descriptor(data))
@@ -175,50 +170,45 @@ class BubblewrapSandbox:
                     programs=programs,
                     authority=_read(authority),
                     egress_socket=egress_socket,
-                    plumbing=Plumbing(
-                        info=info_writer,
-                        prepared=receipt.theirs.fileno(),
-                        hold=hold_reader,
-                        content=content,
-                    ),
+                    plumbing=Plumbing(info=info_writer, content=content),
                     features=features,
                 )
                 # As a file in memory: the host's process list shows neither options nor values.
                 joined = content("\0".join([*options, ""]).encode())
                 self._process = await Process.start(
-                    [self._bwrap, "--args", str(joined), "--", *self._launch.argv],
-                    environment=host_environment(),
-                    pass_fds=[*theirs, receipt.theirs.fileno()],
+                    [self._bwrap, "--args", str(joined), "--", *held_back(self._launch.argv)],
+                    environment={**host_environment(), _MARK: str(self._path)},
+                    pass_fds=theirs,
+                    name=Path(self._launch.argv[0]).name,
                 )
             finally:
-                receipt.theirs.close()
                 for descriptor in theirs:
                     os.close(descriptor)
             os.set_blocking(info, False)
             pid = await self._first_process(info)
             if self._launch.needs_port:
-                port = await ports.listen(pid, PLACE.egress_port)
+                try:
+                    port = await ports.listen(pid, PLACE.egress_port)
+                except SandboxUnavailable:
+                    await self._ready()  # or else bwrap had failed, and its words say more
+                    raise
                 self.listeners = (*self.listeners, port)
-            if not await receipt.taken():
-                raise await self._failure()
+            await self._ready()
         finally:
-            receipt.close()
             os.close(info)
 
     async def start(self) -> Process:
-        if self._hold is None or self._process is None:
+        if self._started or self._closing is not None or self._process is None:
             raise SandboxUnavailable(
                 "This sandbox was started before, or is closed.",
                 remedy="Open another one.",
                 reason="sandbox_used",
             )
-        hold, self._hold = self._hold, None
+        self._started = True
         try:
-            os.write(hold, b"\n")
-        except BrokenPipeError:
+            await self._process.send([b""], timeout_seconds=_PREPARE_SECONDS)
+        except RunFailed:
             raise await self._failure() from None
-        finally:
-            os.close(hold)
         return self._process
 
     def words(self) -> str:
@@ -227,8 +217,8 @@ class BubblewrapSandbox:
 
     async def close(self, grace_seconds: float = 1.0) -> None:
         if self._closing is None:
-            started = self._hold is None
-            self._closing = asyncio.create_task(self._close(grace_seconds if started else 0))
+            grace_seconds = grace_seconds if self._started else 0
+            self._closing = asyncio.create_task(self._close(grace_seconds))
         await to_the_end(self._closing)
 
     async def __aenter__(self) -> Self:
@@ -249,10 +239,9 @@ class BubblewrapSandbox:
             if self._first is not None:
                 await self._all_gone(self._first)
         finally:
-            for descriptor in (self._first, self._hold):
-                if descriptor is not None:
-                    os.close(descriptor)
-            self._first = self._hold = None
+            if self._first is not None:
+                os.close(self._first)
+                self._first = None
             for listener in self.listeners:
                 listener.close()
             await self._directory.remove(self._path)
@@ -271,6 +260,13 @@ class BubblewrapSandbox:
         except (ValueError, KeyError, ProcessLookupError):
             raise await self._failure() from None
         return pid
+
+    async def _ready(self) -> None:
+        assert self._process is not None
+        async for line in self._process.lines():
+            if line == READY:
+                return
+        raise await self._failure()
 
     async def _failure(self) -> PolydevError:
         """Why bwrap ended, by its own words."""

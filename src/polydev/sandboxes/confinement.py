@@ -5,8 +5,7 @@ tells its provider about its surroundings is the same bytes and prompts stay cac
 it shows /usr, the programs, certificates, and one socket.
 """
 
-import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -25,7 +24,11 @@ HOSTNAME = "sandbox"
 USER_ID = 1000
 OLDEST_VERSION = (0, 5, 0)  # the first with --perms and --clearenv
 
-_PREPARED = PurePosixPath("/run/polydev/prepared")
+# Waits inside for a first, empty line, and ends with its input. Not bwrap's own --block-fd: until
+# that is released, what is inside would outlive a bwrap that is killed with us.
+READY = b"ready"
+_HOLD = f'echo {READY.decode()}; IFS= read -r _ && exec "$@"'
+
 # In memory, so each is a bound on what one CLI can take of it.
 _HOME_BYTES = _WORKSPACE_BYTES = _TEMPORARY_BYTES = 2**30
 _SHARED_MEMORY_BYTES = 2**28
@@ -71,13 +74,10 @@ class Features:
 class Plumbing:
     """Descriptors that tie bwrap to us, and a way to hand it content without a file.
 
-    info: bwrap writes the pid of the sandbox's first process; prepared: bwrap reads it to its end
-    as the last step of preparing; hold: bwrap waits for a byte before it executes the CLI.
+    info: bwrap writes the pid of the sandbox's first process.
     """
 
     info: int
-    prepared: int
-    hold: int
     content: Callable[[bytes], int]
 
 
@@ -102,10 +102,14 @@ def arguments(
         *_made("0444", PLACE.authority, authority, plumbing),
         *_files(launch, plumbing),
         *_environment(launch),
-        *("--perms", "0444", "--file", str(plumbing.prepared), str(_PREPARED)),
         *("--remount-ro", "/"),
         *("--chdir", str(PLACE.workspace)),
     ]
+
+
+def held_back(argv: Sequence[str]) -> tuple[str, ...]:
+    """`argv` behind a shell that says `READY` and goes on when it is sent an empty line."""
+    return ("/bin/sh", "-c", _HOLD, "sh", *argv)
 
 
 def host_path(inside: str, programs: Path) -> Path | None:
@@ -130,7 +134,7 @@ def _separation(plumbing: Plumbing, features: Features) -> Iterator[str]:
     yield from ("--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-net")
     yield from ("--unshare-cgroup-try", "--hostname", HOSTNAME)
     yield from ("--cap-drop", "ALL", "--new-session", "--die-with-parent")
-    yield from ("--info-fd", str(plumbing.info), "--block-fd", str(plumbing.hold))
+    yield from ("--info-fd", str(plumbing.info))
     if features.no_nested_namespaces:
         yield "--disable-userns"
 
@@ -183,7 +187,3 @@ def _environment(launch: Launch) -> Iterator[str]:
     yield "--clearenv"
     for name, value in {**child_environment(PLACE.home), **launch.environment}.items():
         yield from ("--setenv", name, value)
-
-
-def is_executable(path: Path) -> bool:
-    return path.is_file() and os.access(path, os.X_OK)

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import socket
 
 
 async def readable(descriptor: int) -> None:
@@ -41,31 +40,6 @@ def content_descriptor(content: bytes) -> int:
         os.close(descriptor)
         raise
     return descriptor
-
-
-class Receipt:
-    """Tells whether another process read something to its end, or went away without.
-
-    A unix socket with one byte in it: whoever reads it and closes leaves a clean end, whoever
-    closes without reading a reset.
-    """
-
-    def __init__(self) -> None:
-        self._ours, self.theirs = socket.socketpair()
-        self._ours.setblocking(False)
-        self._ours.send(b"\n")
-        self._ours.shutdown(socket.SHUT_WR)
-
-    async def taken(self) -> bool:
-        await readable(self._ours.fileno())
-        try:
-            return self._ours.recv(1) == b""
-        except ConnectionResetError:
-            return False
-
-    def close(self) -> None:
-        self._ours.close()
-        self.theirs.close()
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

@@ -20,7 +20,7 @@ import structlog
 
 from polydev.errors import SandboxUnavailable
 from polydev.models.places import Launch, Place
-from polydev.proc import Process, child_environment, host_environment, to_the_end
+from polydev.proc import Process, child_environment, host_environment, require_program, to_the_end
 from polydev.sandboxes.abc import LaunchFor
 from polydev.sandboxes.confinement import file_under_home
 from polydev.sandboxes.directory import (
@@ -85,7 +85,7 @@ class Unprotected:
     async def reap(self) -> int:
         left_over = self._directory.left_over()
         for path in left_over:
-            await asyncio.to_thread(kill_strays, path / "home")
+            await asyncio.to_thread(kill_strays, "HOME", path / "home")
             await self._directory.remove(path)
         return len(left_over)
 
@@ -126,6 +126,7 @@ class UnprotectedSandbox:
 
     def prepare(self, launch: Launch) -> None:
         """Writes what the CLI finds. What fails here is cleaned up by `close`."""
+        require_program(launch.argv[0], Path(launch.argv[0]))
         self._launch = launch
         for name in ("home", "workspace", "tmp"):
             (self._path / name).mkdir(mode=0o700)
@@ -161,6 +162,7 @@ class UnprotectedSandbox:
             [*bound, *self._launch.argv],
             environment=environment,
             directory=Path(self.place.workspace),
+            name=Path(self._launch.argv[0]).name,
         )
         return self._process
 
@@ -184,7 +186,7 @@ class UnprotectedSandbox:
         try:
             if self._process is not None:
                 await self._process.stop(grace_seconds)
-                await asyncio.to_thread(kill_strays, self._path / "home")
+                await asyncio.to_thread(kill_strays, "HOME", self._path / "home")
         finally:
             for listener in self.listeners:
                 listener.close()

@@ -1,7 +1,7 @@
-"""Processes that belong to an unprotected sandbox, wherever they went.
+"""Processes of a sandbox that got away, known by a variable that only they were started with.
 
-They are known by HOME, which is the sandbox's own directory and which every descendant inherits; a
-process that removes it from its environment is not found. Where there is no /proc, none is.
+Descendants inherit it; one that removes it from its environment is not found. Where there is no
+/proc, none is.
 """
 
 import os
@@ -14,7 +14,7 @@ _MOST_ROUNDS = 20
 _ROUND_SECONDS = 1.0
 
 
-def kill_strays(home: Path) -> int:
+def kill_strays(name: str, value: Path) -> int:
     """Kills them until there are none, and waits for their end; how many were killed.
 
     Blocks, for some milliseconds as a rule; bounded also when they fork faster than they are
@@ -22,7 +22,7 @@ def kill_strays(home: Path) -> int:
     """
     killed = 0
     for _ in range(_MOST_ROUNDS):
-        held = _strays(home)
+        held = _strays(name.encode() + b"=" + os.fsencode(value))
         if not held:
             break
         try:
@@ -38,8 +38,7 @@ def kill_strays(home: Path) -> int:
     return killed
 
 
-def _strays(home: Path) -> list[int]:
-    mark = b"HOME=" + os.fsencode(home)
+def _strays(mark: bytes) -> list[int]:
     held: list[int] = []
     for entry in Path("/proc").glob("[0-9]*"):
         if _has(entry, mark):

@@ -14,10 +14,15 @@ from starlette.responses import JSONResponse
 from starlette.routing import Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from polydev.sim import anthropic, chatgpt, control
+from polydev.sim import anthropic, chatgpt, control, google, openai_api
 from polydev.sim.state import Vendor, World
 
-VENDORS: tuple[Vendor, ...] = (anthropic.VENDOR, chatgpt.VENDOR)
+VENDORS: tuple[Vendor, ...] = (
+    anthropic.VENDOR,
+    chatgpt.VENDOR,
+    google.VENDOR,
+    openai_api.VENDOR,
+)
 LARGEST_BODY_BYTES = 160 * 2**20
 CONTROL_PREFIX = "/_sim/"
 

@@ -86,6 +86,8 @@ class ClaudeProvider:
             rules=_RUN_RULES,
             plain_host=_API,
             added=(AddedHeader(name="authorization", value="Bearer {access_token}"),),
+            # It asks again after a 503 whatever its settings say, but not against this header.
+            on_failure=(AddedHeader(name="x-should-retry", value="false"),),
             observed=("anthropic-ratelimit-unified-",),
         )
 

@@ -40,7 +40,6 @@ _FEATURES_OFF = (
     "hooks",
     "image_generation",
     "in_app_browser",
-    "multi_agent",
     "plugins",
     "remote_plugin",
     "shell_snapshot",
@@ -64,6 +63,7 @@ project_doc_max_bytes = 0
 web_search = "disabled"
 history.persistence = "none"
 skills.include_instructions = false
+agents.enabled = false
 features = {{ {", ".join(f"{name} = false" for name in _FEATURES_OFF)} }}
 """
 _PROVIDER = """\
@@ -78,6 +78,11 @@ supports_websockets = false
 stream_max_retries = 0
 request_max_retries = 0
 """
+_ENVIRONMENT = {
+    # The CLI looks for programs at its start (bwrap, lsb_release, git), runs those that it finds
+    # and waits for them: 40 ms until the first token, for tools that a run does not have.
+    "PATH": "/nonexistent",
+}
 _WINDOW_HEADER = re.compile(r"x-(codex(?:-[a-z0-9-]+)?)-(primary|secondary)-(used-percent|reset-at)")
 
 
@@ -116,6 +121,7 @@ class CodexProvider:
     credential_file = credentials.CREDENTIAL_FILE
     companion_files: tuple[PurePosixPath, ...] = ()
     keychain_item = ""
+    bound_to_address = ""
     login_command = "codex login"
     ignores_max_tokens = True
 
@@ -135,6 +141,11 @@ class CodexProvider:
 
     def launch(self, order: LaunchOrder) -> Launch:
         place = order.place
+        environment = {
+            **_ENVIRONMENT,
+            # Of the system's authorities it needs none, and reading them takes it 60 ms.
+            "SSL_CERT_FILE": str(place.authority),
+        }
         installation = {".codex/installation_id": Secret(_installation_id(order).encode())}
         if order.purpose is Purpose.KEEPER:
             # A login that looks fresh is renewed by the explicit request and by nothing else; one
@@ -142,6 +153,7 @@ class CodexProvider:
             return Launch(
                 argv=(str(order.program), "app-server"),
                 environment={
+                    **environment,
                     "HTTPS_PROXY": place.egress_url,
                     "CODEX_CA_CERTIFICATE": str(place.authority),
                 },
@@ -156,6 +168,7 @@ class CodexProvider:
         config = _LEAN + _PROVIDER.format(url=place.egress_url)
         return Launch(
             argv=(str(order.program), "app-server"),
+            environment=environment,
             files={
                 **installation,
                 **credentials.made_up(
