@@ -7,22 +7,21 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
-PACKAGED := src/polydev/vendor_clis/package-lock.json
 
 .PHONY: help setup demo up check lint test bench lock clean programs
 
 help: ## Show this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 14
 
-setup: .venv/installed .venv/system .venv/test-system programs ## Install everything: Python packages, Debian packages, the vendors' CLIs
+setup: .venv/installed .venv/test-system programs ## Install everything: Python packages, Debian packages, the vendors' CLIs
 
-demo: .venv/installed .venv/system programs ## Show it working against the simulator, without any account
+demo: .venv/installed programs ## Show it working against the simulator, without any account
 	@$(BIN)/polydev demo
 
-up: .venv/installed .venv/system programs ## Start the real thing on 127.0.0.1:8484
+up: .venv/installed programs ## Start the real thing on 127.0.0.1:8484
 	@exec $(BIN)/polydev up
 
-check: .venv/installed .venv/system lint ## The fast half of the tests, under a minute
+check: .venv/installed lint ## The fast half of the tests, under a minute
 	$(BIN)/pytest -m "not slow and not real"
 
 test: setup lint ## Everything that CI runs
@@ -54,15 +53,10 @@ clean: ## Remove what was made here; the data directory stays
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
-.venv/system: .venv/made scripts/system-packages
-	@scripts/system-packages bubblewrap
-	@touch $@
-
 .venv/test-system: .venv/made scripts/system-packages
 	@scripts/system-packages postgresql
 	@touch $@
 
 # Looked at each time, since they lie outside this directory; quick when nothing is missing.
-
-programs: .venv/installed .venv/system $(PACKAGED)
+programs: .venv/installed
 	@$(BIN)/polydev doctor --fix python sandbox programs

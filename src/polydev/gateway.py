@@ -28,11 +28,11 @@ from polydev.core.connections import Connections
 from polydev.core.keeper import Keeper
 from polydev.core.layout import Layout, locked
 from polydev.core.metrics import Metrics
+from polydev.core.opened_vault import opened_vault
 from polydev.core.programs import Programs
 from polydev.core.quotas import Quotas
 from polydev.core.runner import Runner
 from polydev.core.runs import Runs
-from polydev.core.vault import opened_vault
 from polydev.egress.client import Egress
 from polydev.errors import EgressProblem, SetupProblem
 from polydev.sandboxes import sandboxes_for

@@ -63,7 +63,7 @@ async def test_strays_are_told_from_others(tmp_path):
 
 async def test_strays_that_keep_forking_are_caught(machine):
     async with make("none", machine) as sandboxes:
-        script = "f() { sleep 0.02; f & }; for i in 1 2 3; do setsid sh -c 'f() { sleep 0.01; f & }; f' & done; sleep 0.2; echo on"
+        script = "for i in 1 2 3; do setsid sh -c 'f() { sleep 0.05; f & }; f' & done; sleep 0.2; echo on"
         sandbox = await sandboxes.open(lambda _: Launch(argv=faults.sh(script)))
         assert "on" in await lines_of(await sandbox.start())
         home = os.fsencode(sandbox.place.home)

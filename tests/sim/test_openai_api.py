@@ -54,6 +54,48 @@ async def test_a_stream_holds_the_same_text(sdk: openai.AsyncOpenAI) -> None:
     assert chunks[-1].usage.completion_tokens == len([piece for piece in pieces if piece])
 
 
+async def test_responses_stream_the_same_text(sdk: openai.AsyncOpenAI) -> None:
+    stream: Any = await sdk.responses.create(
+        model=MODEL, input=[{"role": "user", "content": "count to 20"}], stream=True
+    )
+    events = [event async for event in stream]
+    pieces = [event.delta for event in events if event.type == "response.output_text.delta"]
+    assert "".join(pieces) == " ".join(str(number) for number in range(1, 21))
+    assert events[-1].type == "response.completed"
+    assert events[-1].response.usage.output_tokens > 10
+
+
+async def test_responses_see_turns_and_images(sdk: openai.AsyncOpenAI) -> None:
+    reminder = {"type": "input_text", "text": "<system-reminder>\nNone.\n</system-reminder>"}
+    image = {"type": "input_image", "image_url": "data:image/png;base64,AA=="}
+    turns: Any = [
+        {"role": "user", "content": [reminder, {"type": "input_text", "text": "I am Ada."}]},
+        {"role": "assistant", "content": "Hello Ada."},
+        {"role": "user", "content": [{"type": "input_text", "text": "What is it?"}, image]},
+    ]
+    stream: Any = await sdk.responses.create(
+        model=MODEL, input=turns, instructions="terse", stream=True
+    )
+    events = [event async for event in stream]
+    assert events[-1].response.output_text == (
+        "You sent 3 words, beginning “What is it?”. Before that came 2 turns. I saw 1 image. "
+        "The system prompt has 5 characters."
+    )
+
+
+async def test_responses_have_the_same_failures(
+    sim: Simulator, sdk: openai.AsyncOpenAI, account: Account
+) -> None:
+    asked: Any = {"model": MODEL, "input": [{"role": "user", "content": "1+1"}], "stream": True}
+    sim.world.turn(account, {"limit_reached": True})
+    with pytest.raises(openai.RateLimitError) as limited:
+        await sdk.responses.create(**asked)
+    assert limited.value.code == "insufficient_quota"
+    sim.world.turn(account, {"limit_reached": None})
+    with pytest.raises(openai.BadRequestError):
+        await sdk.responses.create(**asked | {"stream": False})
+
+
 async def test_turns_images_and_the_system_prompt_are_seen(sdk: openai.AsyncOpenAI) -> None:
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
     reminder = {"type": "text", "text": "<system-reminder>\nNone.\n</system-reminder>"}

@@ -13,6 +13,7 @@ from polydev.api.content import image_from_url, turns
 from polydev.api.dependencies import CallerDependency, ServicesDependency
 from polydev.api.parameters import headers_for, ignored_parameters
 from polydev.api.waiting import Answer, first_words, whole_answer
+from polydev.core.catalogue import resolve_model
 from polydev.core.outcomes import error_from
 from polydev.core.runs import ActiveRun
 from polydev.errors import InvalidRequest
@@ -25,7 +26,6 @@ from polydev.events import (
     UsageReported,
 )
 from polydev.models.runs import Part, Prompt, RunRequest, Surface, Text
-from polydev.providers.registry import resolve_model
 
 router = APIRouter()
 
@@ -101,21 +101,21 @@ async def create_chat_completion(
     headers["polydev-run-id"] = active.run.id
     if body.stream:
         usage = body.stream_options is not None and body.stream_options.include_usage
-        events = await first_words(active)
+        events = await first_words(active, request)
         return sse.response(_chunks(active, events, body.model, include_usage=usage), headers)
     answer = await whole_answer(active, request)
     return JSONResponse(_completion(active, answer, body.model), headers=headers)
 
 
 def _run_request(body: ChatRequest) -> RunRequest:
-    provider, model = resolve_model(body.model)
+    model = resolve_model(body.model)
     system = [m for m in body.messages if m.role in ("system", "developer")]
     spoken = [m for m in body.messages if m.role in ("user", "assistant")]
     stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
     return RunRequest(
-        provider=provider.name,
+        provider=model.provider,
         prompt=Prompt(
-            model=model,
+            model=model.name,
             system="\n\n".join(_system_text(message) for message in system),
             turns=turns((message.role, _parts(message)) for message in spoken),
             max_tokens=body.max_completion_tokens or body.max_tokens,

@@ -12,11 +12,11 @@ from polydev.api.content import image, image_from_url, turns
 from polydev.api.dependencies import CallerDependency, ServicesDependency
 from polydev.api.parameters import headers_for, ignored_parameters
 from polydev.api.waiting import Answer, first_words, whole_answer
+from polydev.core.catalogue import resolve_model
 from polydev.core.outcomes import error_from
 from polydev.core.runs import ActiveRun
 from polydev.events import EndReason, Recorded, RunFinished, TextDelta, UsageReported
 from polydev.models.runs import Part, Prompt, RunRequest, Surface, Text
-from polydev.providers.registry import resolve_model
 
 router = APIRouter()
 
@@ -84,21 +84,21 @@ async def create_message(
     active = await services.runs.submit(caller, _run_request(body))
     headers["polydev-run-id"] = headers["request-id"] = active.run.id
     if body.stream:
-        events = await first_words(active)
+        events = await first_words(active, request)
         return sse.response(_stream(active, events, body.model), headers)
     answer = await whole_answer(active, request)
     return JSONResponse(_message(active, answer, body.model), headers=headers)
 
 
 def _run_request(body: MessagesRequest) -> RunRequest:
-    provider, model = resolve_model(body.model)
+    model = resolve_model(body.model)
     system = body.system or ""
     if not isinstance(system, str):
         system = "\n\n".join(block.text for block in system)
     return RunRequest(
-        provider=provider.name,
+        provider=model.provider,
         prompt=Prompt(
-            model=model,
+            model=model.name,
             system=system,
             turns=turns((message.role, parts_of(message)) for message in body.messages),
             max_tokens=body.max_tokens,

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 
 from polydev.api.dependencies import CallerDependency
 from polydev.api.problems import Format, format_of
-from polydev.providers.registry import PROVIDERS, resolve_model
+from polydev.core.catalogue import listed_models, resolve_model
 
 router = APIRouter()
 
@@ -17,28 +17,24 @@ _CREATED = 0
 @router.get("/v1/models", tags=["OpenAI", "Anthropic"])
 async def list_models(request: Request, caller: CallerDependency) -> dict[str, Any]:
     """Every model that can be asked for by name. Vendors' other names work too."""
-    names = [
-        (f"{provider.name}/{model}", provider)
-        for provider in PROVIDERS.values()
-        for model in provider.catalogue.names
-    ]
+    listed = [(f"{model.provider}/{model.name}", model) for model in listed_models()]
     if format_of(request) is Format.ANTHROPIC:
-        models = [_anthropic(name, provider.title) for name, provider in names]
+        models = [_anthropic(name, model.title) for name, model in listed]
         return {
             "data": models,
             "has_more": False,
             "first_id": models[0]["id"],
             "last_id": models[-1]["id"],
         }
-    return {"object": "list", "data": [_openai(name, p.name) for name, p in names]}
+    return {"object": "list", "data": [_openai(name, model.provider) for name, model in listed]}
 
 
 @router.get("/v1/models/{name:path}", tags=["OpenAI", "Anthropic"])
 async def read_model(name: str, request: Request, caller: CallerDependency) -> dict[str, Any]:
-    provider, _ = resolve_model(name)
+    model = resolve_model(name)
     if format_of(request) is Format.ANTHROPIC:
-        return _anthropic(name, provider.title)
-    return _openai(name, provider.name)
+        return _anthropic(name, model.title)
+    return _openai(name, model.provider)
 
 
 def _openai(name: str, owner: str) -> dict[str, Any]:

@@ -12,10 +12,10 @@ from polydev.api import problems, sse
 from polydev.api.content import turns
 from polydev.api.dependencies import CallerDependency, ServicesDependency, caller, services
 from polydev.api.messages import Message, parts_of
+from polydev.core.catalogue import resolve_model
 from polydev.errors import InvalidRequest, PolydevError
 from polydev.events import EndReason, Recorded, event_to_dict
 from polydev.models.runs import Prompt, Run, RunRequest, RunState, Surface
-from polydev.providers.registry import resolve_model
 
 router = APIRouter()
 
@@ -70,11 +70,11 @@ async def create_run(
     if (body.prompt is None) == (body.messages is None):
         raise InvalidRequest("Send either `prompt` or `messages`.")
     messages = body.messages or [Message(role="user", content=body.prompt or "")]
-    provider, model = resolve_model(body.model)
+    model = resolve_model(body.model)
     request = RunRequest(
-        provider=provider.name,
+        provider=model.provider,
         prompt=Prompt(
-            model=model,
+            model=model.name,
             system=body.system,
             turns=turns((message.role, parts_of(message)) for message in messages),
             max_tokens=body.max_tokens,

@@ -45,8 +45,7 @@ async def whole_answer(active: ActiveRun, request: Request) -> Answer:
     Raises the error that belongs to a run that ended badly.
     """
     answer = Answer()
-    gone = asyncio.create_task(_disconnected(request))
-    gone.add_done_callback(lambda task: None if task.cancelled() else active.cancel())
+    gone = _cancelled_when_gone(active, request)
     try:
         async for recorded in active.log.follow():
             answer.add(recorded.event)
@@ -60,14 +59,16 @@ async def whole_answer(active: ActiveRun, request: Request) -> Answer:
     return answer
 
 
-async def first_words(active: ActiveRun) -> AsyncIterator[Recorded]:
+async def first_words(active: ActiveRun, request: Request) -> AsyncIterator[Recorded]:
     """The run's events, once it has said something worth a response.
 
     Until the first words nothing has been sent, so a run that fails before them is answered with
-    its own status: raises its error. The caller closes the iterator, which cancels the run.
+    its own status: raises its error; a client that goes away meanwhile cancels it. The caller
+    closes the iterator, which cancels the run.
     """
     events = active.log.follow()
     early: list[Recorded] = []
+    gone = _cancelled_when_gone(active, request)
     try:
         async for recorded in events:
             early.append(recorded)
@@ -81,6 +82,8 @@ async def first_words(active: ActiveRun) -> AsyncIterator[Recorded]:
     except BaseException:
         active.cancel()
         raise
+    finally:
+        gone.cancel()
     return _continued(active, early, events)
 
 
@@ -94,6 +97,12 @@ async def _continued(
             yield recorded
     finally:
         active.cancel()
+
+
+def _cancelled_when_gone(active: ActiveRun, request: Request) -> asyncio.Task[None]:
+    gone = asyncio.create_task(_disconnected(request))
+    gone.add_done_callback(lambda task: None if task.cancelled() else active.cancel())
+    return gone
 
 
 async def _disconnected(request: Request) -> None:

@@ -48,7 +48,7 @@ def connect(
 ) -> None:
     """Connect a subscription from the login of its own CLI, and prove it by a live call."""
     kind = provider_named(provider)
-    file, files = _credential_files(kind, source)
+    file, files = credential_files(kind, source)
     ownership = Ownership.TAKE if take else Ownership.FOLLOW
     if file is None and not take:
         raise InvalidRequest(
@@ -103,7 +103,7 @@ def disconnect(connection_id: str) -> None:
     console.print(f"{connection_id} is disconnected; its credential is deleted.")
 
 
-def _credential_files(kind: Provider, source: Path | None) -> tuple[Path | None, dict[str, bytes]]:
+def credential_files(kind: Provider, source: Path | None) -> tuple[Path | None, dict[str, bytes]]:
     """The credential file (None: it came from the keychain) and what goes with it."""
     if source is None and sys.platform == "darwin" and kind.keychain_item:
         return None, {str(kind.credential_file): _from_keychain(kind)}

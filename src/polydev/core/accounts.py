@@ -58,8 +58,9 @@ class Accounts:
     async def disable_user(self, name: str) -> User:
         """From now on none of the user's keys is accepted."""
         user = await self.user_named(name)
+        disabled = await self._store.users.set_state(user.id, UserState.DISABLED)
         self._known.clear()
-        return await self._store.users.set_state(user.id, UserState.DISABLED)
+        return disabled
 
     async def create_key(
         self,
@@ -85,8 +86,9 @@ class Accounts:
         return await self._store.keys.list(user.id)
 
     async def revoke_key(self, key_id: str) -> ApiKey:
+        revoked = await self._store.keys.revoke(key_id)
         self._known.clear()
-        return await self._store.keys.revoke(key_id)
+        return revoked
 
     async def caller(self, presented: str) -> Caller:
         """Whose key this is.

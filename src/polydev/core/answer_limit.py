@@ -25,9 +25,14 @@ class AnswerLimit:
         if self.reached:
             return ""
         self._held += text
-        found = [(self._held.find(stop), stop) for stop in self._stop if stop in self._held]
+        # The one that is complete first, as if the text had come character by character.
+        found = [
+            (position + len(stop), position, stop)
+            for stop in self._stop
+            if (position := self._held.find(stop)) >= 0
+        ]
         if found:
-            position, self.matched = min(found)
+            _, position, self.matched = min(found)
             shown, self._held = self._held[:position], ""
             self.reached = EndReason.STOP
             return self._within_length(shown)
@@ -44,7 +49,7 @@ class AnswerLimit:
     def _within_length(self, text: str) -> str:
         if self._bytes_left is None:
             return text
-        encoded = text.encode()
+        encoded = text.encode(errors="replace")
         if len(encoded) > self._bytes_left:
             self.reached, self.matched = EndReason.LENGTH, None
             text = encoded[: self._bytes_left].decode(errors="ignore")

@@ -161,6 +161,9 @@ class Connections:
                 await self._store.windows.observe(connection_id, window, at)
             except PolydevError as error:
                 log.warning("a window could not be stored", problem=str(error))
+            except Exception:
+                # The task's outermost boundary: later windows are worth storing all the same.
+                log.exception("a window could not be stored")
 
     async def _prove(self, connection: Connection) -> PolydevError | None:
         """A live call with the smallest question; what speaks against the connection."""

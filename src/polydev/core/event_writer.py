@@ -75,12 +75,11 @@ class EventWriter:
             pending.finished = recorded
         if self._keep_texts and not pending.broken:
             size = len(recorded_to_json(recorded))
-            if self._held_bytes + size > _HELD_BYTES:
-                self._give_up(pending)
-            else:
-                pending.events.append(recorded)
-                pending.bytes += size
-                self._held_bytes += size
+            pending.events.append(recorded)
+            pending.bytes += size
+            self._held_bytes += size
+            if self._held_bytes > _HELD_BYTES:
+                self._give_up(max(self._pending.values(), key=lambda one: one.bytes))
         self._wake.set()
         if pending.bytes >= _BATCH_BYTES or pending.finished:
             self._hurry.set()
@@ -109,10 +108,13 @@ class EventWriter:
             self._hurry.clear()
             try:
                 await self._write()
-            except PolydevError as error:
+            except Exception as error:
                 if not self.obstacle:
-                    log.error("run events cannot be stored", problem=str(error))
-                self.obstacle = str(error)
+                    unexpected = None if isinstance(error, PolydevError) else error
+                    log.error(
+                        "run events cannot be stored", problem=str(error), exc_info=unexpected
+                    )
+                self.obstacle = str(error) or type(error).__name__
                 delay = _RETRY_SECONDS[min(failures, len(_RETRY_SECONDS) - 1)]
                 failures += 1
                 self._wake.set()
@@ -142,8 +144,18 @@ class EventWriter:
                 pending.started_at = None
             if pending.finished is not None:
                 await self._write_end(pending)
-        open_runs = [p for p in self._pending.values() if p.events and not p.broken]
-        taken = [(pending, len(pending.events)) for pending in open_runs]
+        open_runs = [p for p in self._pending.values() if p.events and not p.finished]
+        try:
+            await self._append(open_runs)
+        except Conflict:
+            for pending in open_runs:  # to find the one whose log cannot go on
+                try:
+                    await self._append([pending])
+                except Conflict:
+                    self._give_up(pending)
+
+    async def _append(self, open_runs: list[_Pending]) -> None:
+        taken = [(pending, len(pending.events)) for pending in open_runs if pending.events]
         batches = [self._batch(pending.run, pending.events[:count]) for pending, count in taken]
         await self._store.runs.append_events(batches)
         for pending, count in taken:
@@ -187,7 +199,7 @@ class EventWriter:
         self._held_bytes += pending.bytes
 
     def _give_up(self, pending: _Pending) -> None:
-        self._metrics.log_dropped.inc(len(pending.events) + 1)
+        self._metrics.log_dropped.inc(len(pending.events))
         log.error("the log of a run is incomplete", run=pending.run.id)
         pending.broken = True
         self._forget_events(pending, len(pending.events))

@@ -53,7 +53,7 @@ Report = Callable[[Progress], None]
 
 @cache
 def pinned_versions() -> Mapping[str, str]:
-    """npm package → the version that polydev installs."""
+    """The version that polydev installs, by npm package."""
     fields = json.loads((LOCKED / "package.json").read_bytes())
     versions: dict[str, str] = {**fields["optionalDependencies"], **fields["dependencies"]}
     return {package: version.rpartition("@")[2] for package, version in versions.items()}
@@ -67,9 +67,7 @@ def is_current(root: Path) -> bool:
         return False
 
 
-async def install(
-    root: Path, needed: Iterable[Program], *, report: Report
-) -> bool:
+async def install(root: Path, needed: Iterable[Program], *, report: Report) -> bool:
     """Makes `root` hold the CLIs; False when it did already.
 
     needed: what must be there afterwards: npm passes over a package for this machine that it

@@ -1,9 +1,10 @@
 """The one place where credentials are opened, refreshed and handed to egress.
 
 One refresher per connection: everybody who needs a fresh credential while it is being refreshed
-waits for the same refresh. Write-back compares and swaps on the credential's version. What a
-killed gateway left in the spool (an answer of a token endpoint that egress sealed) is applied at
-the next start, before anything else happens to that connection.
+waits for the same refresh, which goes on although they are cancelled. Write-back compares and
+swaps on the credential's version. An answer of a token endpoint that could not be written back
+(a full disk, a killed gateway) is applied before that connection is refreshed again: the refresh
+token it was given for is used up.
 """
 
 import asyncio
@@ -17,12 +18,19 @@ from pathlib import Path
 import structlog
 
 from polydev.config import KeeperSettings
+from polydev.core.answers import Answers, Kept, is_news
 from polydev.core.metrics import Metrics
 from polydev.core.programs import Programs
 from polydev.core.refresh import Verdict, judge, run_refresh
 from polydev.egress.client import Egress
-from polydev.egress.spool import SUFFIX, SpooledAnswer, read_spool
-from polydev.errors import NeedsLogin, NoConnection, PolydevError, ProviderProblem, VaultProblem
+from polydev.egress.spool import SpooledAnswer
+from polydev.errors import (
+    CredentialUnreadable,
+    NeedsLogin,
+    NoConnection,
+    PolydevError,
+    ProviderProblem,
+)
 from polydev.events import EndReason, RunFinished
 from polydev.models.accounts import Connection, ConnectionState, Credential, Ownership
 from polydev.models.seals import credential_context
@@ -38,7 +46,6 @@ log = structlog.get_logger()
 # A token this close to its end may end on the way to the provider.
 _TOO_SHORT = timedelta(seconds=60)
 _AFTER_FAILURE_SECONDS = 60.0
-_SPOOL_KEY = ("spool", "answers")
 
 
 class Keeper:
@@ -59,10 +66,10 @@ class Keeper:
         self._egress = egress
         self._sandboxes = sandboxes
         self._programs = programs
-        self._spool = spool
+        self._answers = Answers(spool, vault)
         self._metrics = metrics
         self._settings = settings
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._renewing: dict[str, asyncio.Task[Credential]] = {}
         self._opened: dict[str, tuple[int, Credential]] = {}
         self._resting_until: dict[str, datetime] = {}
 
@@ -76,19 +83,7 @@ class Keeper:
         credential = await self._current(connection)
         if not _expires_within(credential, _TOO_SHORT):
             return credential
-        async with self._lock(connection_id):
-            connection = await self._connection(connection_id)
-            credential = await self._current(connection)
-            if not _expires_within(credential, _TOO_SHORT):
-                return credential  # somebody refreshed it while this waited
-            if connection.ownership is Ownership.FOLLOW:
-                raise NeedsLogin(
-                    f"The {connection.provider} login that is followed at {connection.source} "
-                    "has expired, and its own CLI has not renewed it.",
-                    remedy="Use that CLI once, or connect with `--take` to have polydev renew it.",
-                    provider=connection.provider,
-                )
-            return await self._refresh(connection, credential)
+        return await self._renewed(connection_id, _TOO_SHORT)
 
     async def seal_first(self, connection: Connection, credential: Credential) -> Connection:
         """Stores a new connection with its first credential."""
@@ -98,6 +93,7 @@ class Keeper:
     async def forget(self, connection_id: str) -> None:
         """Drops everything that is in memory of a connection, here and in egress."""
         self._opened.pop(connection_id, None)
+        self._answers.forget(connection_id)
         await self._egress.forget(connection_id)
 
     def run_ended(self, connection_id: str, end: RunFinished) -> None:
@@ -111,28 +107,41 @@ class Keeper:
 
     async def recover(self) -> None:
         """Applies what a killed gateway left in the spool."""
-        for path in sorted(self._spool.glob(f"*{SUFFIX}")):
+        for kept in self._answers.in_spool():
             try:
-                answer = self._read_spooled(path)
-                connection = await self._store.connections.get(answer.connection_id)
-                if connection is not None and _is_news(answer, connection):
-                    credential = await self._current(connection, publish=False)
-                    await self._apply(connection, credential, answer)
-                path.unlink()
-            except NeedsLogin:
-                path.unlink()
+                connection = await self._store.connections.get(kept.answer.connection_id)
+                if (
+                    connection is None
+                    or connection.state is ConnectionState.DISCONNECTED
+                    or not is_news(kept.answer, connection)
+                ):
+                    kept.discard()
+                    continue
+                credential = await self._current(connection, publish=False)
+                await self._settle(connection, credential, kept)
+            except (NeedsLogin, ProviderProblem, CredentialUnreadable) as error:
+                log.warning("a sealed answer renewed no login", problem=str(error))
             except (PolydevError, OSError) as error:
-                # Kept: it may be the only copy of a login.
                 log.error("a sealed answer could not be applied", problem=str(error))
 
     async def keep_forever(self) -> None:
-        """Refreshes ahead of expiry, until cancelled."""
-        while True:
-            try:
-                await self._look_after_all()
-            except PolydevError as error:
-                log.warning("the keeper could not look after connections", problem=str(error))
-            await asyncio.sleep(self._settings.check_seconds)
+        """Refreshes ahead of expiry until cancelled; then ends what refreshes are under way."""
+        try:
+            while True:
+                try:
+                    await self._look_after_all()
+                except PolydevError as error:
+                    log.warning("the keeper could not look after connections", problem=str(error))
+                except Exception:
+                    # The task's outermost boundary: without it every login ends in some hours.
+                    log.exception("the keeper failed unexpectedly")
+                await asyncio.sleep(self._settings.check_seconds)
+        finally:
+            renewing = list(self._renewing.values())
+            for task in renewing:
+                task.cancel()  # an answer under way is sealed by then, and applied at next start
+            if renewing:
+                await asyncio.wait(renewing)
 
     async def _look_after_all(self) -> None:
         now = datetime.now(UTC)
@@ -158,14 +167,48 @@ class Keeper:
         ahead = timedelta(seconds=self._settings.ahead_seconds)
         if connection.ownership is not Ownership.TAKE or not _expires_within(credential, ahead):
             return
-        async with self._lock(connection.id):
-            connection = await self._connection(connection.id)
-            credential = await self._current(connection)
-            if _expires_within(credential, ahead):
-                await self._refresh(connection, credential)
+        await self._renewed(connection.id, ahead)
+
+    async def _renewed(self, connection_id: str, within: timedelta) -> Credential:
+        """A credential that does not expire `within`; refreshed if need be, once for all who ask.
+
+        In a task of its own: a caller may go away in the middle of a refresh, whose answer is the
+        login from then on.
+        """
+        task = self._renewing.get(connection_id)
+        if task is None:
+            task = asyncio.create_task(self._renew(connection_id, within))
+            self._renewing[connection_id] = task
+            task.add_done_callback(lambda done: self._no_longer_renewing(connection_id, done))
+        return await asyncio.shield(task)
+
+    def _no_longer_renewing(self, connection_id: str, task: asyncio.Task[Credential]) -> None:
+        del self._renewing[connection_id]
+        if not task.cancelled():
+            task.exception()  # whoever asked is told; it may be that nobody waits any more
+
+    async def _renew(self, connection_id: str, within: timedelta) -> Credential:
+        connection = await self._connection(connection_id)
+        credential = await self._current(connection)
+        if not _expires_within(credential, within):
+            return credential  # somebody refreshed it while this waited
+        if connection.ownership is Ownership.FOLLOW:
+            raise NeedsLogin(
+                f"The {connection.provider} login that is followed at {connection.source} "
+                "has expired, and its own CLI has not renewed it.",
+                remedy="Use that CLI once, or connect with `--take` to have polydev renew it.",
+                provider=connection.provider,
+            )
+        kept = self._answers.waiting_for(connection)
+        if kept is not None:
+            credential = await self._settle(connection, credential, kept)
+            if not _expires_within(credential, within):
+                return credential
+            connection = await self._connection(connection_id)
+        return await self._refresh(connection, credential)
 
     async def _refresh(self, connection: Connection, credential: Credential) -> Credential:
-        """Refreshes; the caller holds the connection's lock."""
+        """Refreshes; only the connection's one renewing task calls this."""
         provider = provider_named(connection.provider)
         if credential.refresh_token is None:
             await self._needs_login(connection, "The login has expired and cannot be renewed.")
@@ -178,15 +221,29 @@ class Keeper:
                 programs=self._programs,
                 sandboxes=self._sandboxes,
                 egress=self._egress,
-                seal_key=self._vault.derive(*_SPOOL_KEY),
+                seal_key=self._answers.seal_key,
             )
-            renewed = await self._apply(connection, credential, binding.read_sealed())
+            renewed = await self._settle(connection, credential, self._answers.of(binding))
         except PolydevError as error:
             outcome = "refused" if isinstance(error, NeedsLogin) else "failed"
             self._metrics.refreshes.labels(provider=connection.provider, outcome=outcome).inc()
             raise
-        binding.discard_sealed()
         self._metrics.refreshes.labels(provider=connection.provider, outcome="renewed").inc()
+        return renewed
+
+    async def _settle(
+        self, connection: Connection, credential: Credential, kept: Kept
+    ) -> Credential:
+        """Applies an answer, and drops it unless it still has to be written back."""
+        try:
+            renewed = await self._apply(connection, credential, kept.answer)
+        except (NeedsLogin, ProviderProblem, CredentialUnreadable):
+            kept.discard()
+            raise
+        except PolydevError:
+            self._answers.hold(kept)
+            raise
+        kept.discard()
         return renewed
 
     async def _apply(
@@ -271,6 +328,9 @@ class Keeper:
         return found
 
     async def _publish(self, connection_id: str, version: int, credential: Credential) -> None:
+        known = self._opened.get(connection_id)
+        if known is not None and known[0] > version:
+            return  # a newer one came while this one was being opened
         await self._egress.set_credential(
             connection_id,
             access_token=credential.access_token,
@@ -286,19 +346,6 @@ class Keeper:
 
     def _sealed(self, connection: Connection, credential: Credential) -> bytes:
         return self._vault.seal(encode_files(credential.files), credential_context(connection))
-
-    def _read_spooled(self, path: Path) -> SpooledAnswer:
-        problem: VaultProblem | None = None
-        for key in self._vault.derive_all(*_SPOOL_KEY):
-            try:
-                return read_spool(path, key)
-            except VaultProblem as error:
-                problem = error
-        assert problem is not None
-        raise problem
-
-    def _lock(self, connection_id: str) -> asyncio.Lock:
-        return self._locks.setdefault(connection_id, asyncio.Lock())
 
 
 def read_followed(provider: Provider, source: Path) -> Credential | None:
@@ -332,10 +379,6 @@ def _is_newer(found: Credential, held: Credential) -> bool:
     if found.expires_at is None or held.expires_at is None:
         return True
     return found.expires_at > held.expires_at
-
-
-def _is_news(answer: SpooledAnswer, connection: Connection) -> bool:
-    return connection.refreshed_at is None or answer.at > connection.refreshed_at
 
 
 def _no_credential(connection: Connection) -> NoConnection:

@@ -57,6 +57,10 @@ class Runner:
         self._egress = egress
         self._settings = settings
 
+    def require(self, provider: Provider) -> None:
+        """Raises ProgramMissing when the provider's CLI is not installed."""
+        self._programs.require(provider.program)
+
     async def execute(self, order: Order, emit: Emit) -> None:
         """Runs `order` to its end, telling `emit` what happens."""
         try:
@@ -82,7 +86,7 @@ class Runner:
     async def _execute(self, order: Order, emit: Emit) -> RunFinished:
         sentinel = Secret(f"polydev-{secrets.token_hex(16)}")
         provider = order.provider
-        self._programs.require(provider.program)
+        self.require(provider)
         policy = provider.policy(Purpose.RUN, order.credential.kind)
 
         def launch(place: Place) -> Launch:
@@ -137,9 +141,11 @@ class Runner:
             for event in step.events:
                 if isinstance(event, RunFinished):
                     rest = limit.rest()
-                    if rest and event.outcome is OUTCOMES.get(EndReason.STOP):
+                    if event.outcome is not OUTCOMES[EndReason.STOP]:
+                        return event
+                    if rest:
                         emit(TextDelta(text=rest))
-                    return event
+                    return finished(EndReason.LENGTH) if limit.reached else event
                 if isinstance(event, TextDelta):
                     shown = limit.feed(event.text)
                     if shown:

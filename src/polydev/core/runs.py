@@ -5,8 +5,8 @@ then on the run has exactly one end. A request is executed once; nothing here re
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Self
@@ -91,17 +91,20 @@ class Runs:
         self._settings = settings
         self._obstacle = obstacle
         self._places = asyncio.Semaphore(settings.concurrent)
-        self._waiting = 0
+        self._admitted = 0  # runs that have no end yet
+        metrics.queued.set_function(lambda: max(0, self._admitted - settings.concurrent))
         self._active: dict[str, ActiveRun] = {}
         self._writer = EventWriter(store, vault, metrics, keep_texts=settings.keep_text_days > 0)
 
     async def submit(self, caller: Caller, request: RunRequest) -> ActiveRun:
         """Admits a run and starts it.
 
-        Raises what speaks against it: PromptTooLarge, InvalidRequest, NoConnection, NeedsLogin,
-        TooManyRequests (the key's limits), Busy (the queue), StoreProblem.
+        Raises what speaks against it: ProgramMissing, PromptTooLarge, InvalidRequest,
+        NoConnection, NeedsLogin, TooManyRequests (the key's limits), Busy (the queue),
+        StoreProblem.
         """
         provider = provider_named(request.provider)
+        self._runner.require(provider)
         self._check_prompt(provider, request.prompt)
         connection = await self._connections.for_run(caller.user, provider, request.connection_id)
         return await self.start(
@@ -124,9 +127,9 @@ class Runs:
         place: AbstractContextManager[None] | None = None,
     ) -> ActiveRun:
         """Starts a run that is admitted already, if the queue has room."""
-        if self._places.locked() and self._waiting >= self._settings.queue:
+        if self._admitted >= self._settings.concurrent + self._settings.queue:
             raise Busy(
-                f"{self._waiting} runs are waiting, as many as may.",
+                f"{self._settings.queue} runs are waiting, as many as may.",
                 remedy="Ask again in a moment, or raise POLYDEV_RUNS__QUEUE.",
                 retry_at=datetime.now(UTC) + timedelta(seconds=2),
             )
@@ -144,17 +147,15 @@ class Runs:
         held = ExitStack()
         if place is not None:
             held.enter_context(place)
-        self._waiting += 1
+        held.enter_context(self._place_in_queue())
         try:
             await self._store.runs.add(run, self._sealed_request(run, request.prompt))
         except BaseException:
-            self._waiting -= 1
             held.close()
             raise
         self._writer.opened(run)
         active = ActiveRun(run, EventLog(lambda recorded: self._recorded(active, recorded)))
         self._active[run.id] = active
-        self._metrics.queued.set(self._waiting)
         active.task = asyncio.create_task(self._execute(active, provider, connection, request))
         active.task.add_done_callback(lambda task: self._ended(active, held, task))
         return active
@@ -227,12 +228,8 @@ class Runs:
     async def _execute(
         self, active: ActiveRun, provider: Provider, connection: Connection, request: RunRequest
     ) -> None:
-        waiting = True
         try:
             async with self._places:
-                self._waiting -= 1
-                waiting = False
-                self._metrics.queued.set(self._waiting)
                 started_at = datetime.now(UTC)
                 active.run = replace(active.run, state=RunState.RUNNING, started_at=started_at)
                 self._writer.started(active.run.id, started_at)
@@ -246,17 +243,24 @@ class Runs:
                             credential=credential,
                             prompt=request.prompt,
                             stop=request.stop,
-                            timeout_seconds=request.timeout_seconds
-                            or self._settings.timeout_seconds,
+                            timeout_seconds=min(
+                                request.timeout_seconds or self._settings.timeout_seconds,
+                                self._settings.timeout_seconds,
+                            ),
                         ),
                         active.log.append,
                     )
         except PolydevError as error:
             active.log.append(_end_from(error))
+
+    @contextmanager
+    def _place_in_queue(self) -> Iterator[None]:
+        """Held from admission to the end, also by a run that is cancelled before it begins."""
+        self._admitted += 1
+        try:
+            yield
         finally:
-            if waiting:
-                self._waiting -= 1
-                self._metrics.queued.set(self._waiting)
+            self._admitted -= 1
 
     def _ended(self, active: ActiveRun, held: ExitStack, task: asyncio.Task[None]) -> None:
         """The task is over: whatever it was, the run has an end now."""
@@ -319,18 +323,14 @@ class Runs:
                 number = batch.last_number
         if isinstance(last, RunFinished) or not run.state.is_final:
             return
-        end = await self._last_number(run)
-        if after < end:
-            yield Recorded(number=end, at=run.finished_at or run.created_at, event=_end_of(run))
-
-    async def _last_number(self, run: Run) -> int:
-        """The number of an end whose event was not kept: one above what was."""
-        number = await self._store.runs.last_event_number(run.id)
-        if number:
-            batch = (await self._store.runs.events_after(run.id, number - 1))[-1]
+        kept = await self._store.runs.last_event_number(run.id)
+        if kept:
+            batch = (await self._store.runs.events_after(run.id, kept - 1))[-1]
             if isinstance(self._opened(run, batch)[-1].event, RunFinished):
-                return number
-        return number + 1
+                return  # `after` is the end, or above it
+        # The end's own event was not kept; whoever resumes, from wherever, is told of it.
+        number = max(kept, after) + 1
+        yield Recorded(number=number, at=run.finished_at or run.created_at, event=_end_of(run))
 
     def _opened(self, run: Run, batch: EventBatch) -> list[Recorded]:
         context = events_context(run, batch.first_number)

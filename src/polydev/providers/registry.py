@@ -21,23 +21,3 @@ def provider_named(name: str) -> Provider:
             f"There is no provider {name[:80]!r}.",
             remedy=f"The providers are: {', '.join(PROVIDERS)}.",
         ) from None
-
-
-def resolve_model(name: str) -> tuple[Provider, str]:
-    """`claude/opus`, `claude` or a vendor's plain name → provider and the vendor's model name.
-
-    Raises UnknownModel.
-    """
-    head, slash, tail = name.partition("/")
-    if head in PROVIDERS:
-        return PROVIDERS[head], PROVIDERS[head].catalogue.resolve(tail, head)
-    if not slash:
-        for provider in PROVIDERS.values():
-            if provider.catalogue.knows(name):
-                return provider, provider.catalogue.resolve(name, provider.name)
-    raise UnknownModel(
-        f"There is no model {name[:80]!r}.",
-        remedy="GET /v1/models lists what can be asked, for example "
-        + ", ".join(f"{p.name}/{p.catalogue.default}" for p in PROVIDERS.values())
-        + ".",
-    )

@@ -24,7 +24,14 @@ import structlog
 
 from polydev.errors import PolydevError, ProgramMissing, RunFailed, SandboxUnavailable
 from polydev.models.places import Launch, Place
-from polydev.proc import Process, host_environment, require_program, run_tool, to_the_end
+from polydev.proc import (
+    Process,
+    ProcessEnded,
+    host_environment,
+    require_program,
+    run_tool,
+    to_the_end,
+)
 from polydev.sandboxes import diagnosis
 from polydev.sandboxes.abc import LaunchFor
 from polydev.sandboxes.confinement import (
@@ -206,9 +213,15 @@ class BubblewrapSandbox:
             )
         self._started = True
         try:
+            if self._process.returncode is not None:
+                raise ProcessEnded(self._process.program)
             await self._process.send([b""], timeout_seconds=_PREPARE_SECONDS)
-        except RunFailed:
-            raise await self._failure() from None
+        except RunFailed as error:
+            raise SandboxUnavailable(
+                f"The sandbox ended while it waited to be used. {self.words()}".strip(),
+                remedy="Nothing was lost; ask again.",
+                reason="sandbox_ended",
+            ) from error
         return self._process
 
     def words(self) -> str:

@@ -10,7 +10,8 @@ import signal
 import time
 from pathlib import Path
 
-_MOST_ROUNDS = 20
+_MOST_ROUNDS = 50
+_EMPTY_ROUNDS = 5
 _ROUND_SECONDS = 1.0
 
 
@@ -20,11 +21,16 @@ def kill_strays(name: str, value: Path) -> int:
     Blocks, for some milliseconds as a rule; bounded also when they fork faster than they are
     killed. A process is held by its descriptor, so that its id cannot come to mean another.
     """
-    killed = 0
+    killed = empty_rounds = 0
     for _ in range(_MOST_ROUNDS):
         held = _strays(name.encode() + b"=" + os.fsencode(value))
         if not held:
-            break
+            # One that forks and ends while it is looked for is missed now and then.
+            empty_rounds += 1
+            if empty_rounds == (_EMPTY_ROUNDS if killed else 1):
+                break
+            continue
+        empty_rounds = 0
         try:
             for descriptor in held:
                 signal.pidfd_send_signal(descriptor, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""The stand-in for an API that speaks OpenAI's chat completions and takes an API key.
+"""The stand-in for an API of OpenAI's kind, chat completions and responses, with an API key.
 
 It serves the ACP agents that bring such a key along; which names it answers for is data below.
 Errors have OpenAI's form `{"error": {message, type, param, code}}`. A used-up quota and a short
@@ -9,6 +9,7 @@ import json
 import secrets
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,12 +17,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from polydev.sim.chatgpt_responses import events_of, turns_of
+from polydev.sim.chatgpt_responses import prompt_of as responses_prompt
 from polydev.sim.speech import Answer, Prompt, Tool, Turn, answer, pieces
 from polydev.sim.state import Account, Minting, TokenPair, TokenRejected, Vendor, World
 from polydev.sim.wire import EventStream, Fault, Frame, bearer, delay, fault, fields, server_event
 
 PROVIDER = "qwen"
-MODELS = ("qwen3-coder-plus", "qwen3.5-plus", "qwen3-max")
+MODELS = ("gpt-6.1-sol", "gpt-5.6-luna", "qwen3-coder-plus", "qwen3.5-plus", "qwen3-max")
 # The CLI puts what it adds itself in front of the person's words.
 _SURROUNDINGS = ("<system-reminder>", "This is the Qwen Code.")
 
@@ -32,6 +35,8 @@ def routes(world: World) -> list[BaseRoute]:
     return [
         Route("/v1/chat/completions", stand_in.complete, methods=["POST"]),
         Route("/compatible-mode/v1/chat/completions", stand_in.complete, methods=["POST"]),
+        Route("/v1/responses", stand_in.respond, methods=["POST"]),
+        Route("/compatible-mode/v1/responses", stand_in.respond, methods=["POST"]),
         Route("/v1/models", stand_in.models, methods=["GET"]),
         Route("/compatible-mode/v1/models", stand_in.models, methods=["GET"]),
     ]
@@ -42,30 +47,55 @@ class _Completions:
         self._world = world
 
     async def complete(self, request: Request) -> Response:
+        body = await fields(request)
+        account = await self._admitted(request, body, "messages")
+        if isinstance(account, Response):
+            return account
+        said = answer(prompt_of(body))
+        if not body.get("stream"):
+            return JSONResponse(_whole(body, said))
+        return self._streaming(account, _frames(body, said))
+
+    async def respond(self, request: Request) -> Response:
+        body = await fields(request)
+        account = await self._admitted(request, body, "input")
+        if isinstance(account, Response):
+            return account
+        if not body.get("stream"):
+            text = "This stand-in gives responses as streams only."
+            return _error(400, "invalid_request_error", text)
+        most = body.get("max_output_tokens")
+        said = answer(responses_prompt(body, turns_of(_said(body["input"]))))
+        if isinstance(most, int) and 0 < most < len(said.chunks):
+            said = replace(said, chunks=said.chunks[:most], text="".join(said.chunks[:most]))
+        events = events_of(body, said)
+        frames = [Frame(content=server_event(data), is_text=is_text) for data, is_text in events]
+        return self._streaming(account, frames)
+
+    async def _admitted(
+        self, request: Request, body: Mapping[str, Any], needed: str
+    ) -> Account | Response:
+        """Whose request this is, or why it is not answered."""
         account = self._account(request)
         if isinstance(account, Response):
             return account
-        knobs = self._world.knobs(account)
-        await delay(knobs.first_byte_seconds)
+        await delay(self._world.knobs(account).first_byte_seconds)
         refused = self._refusal(account)
         if refused is not None:
             return refused
-        body = await fields(request)
-        if not isinstance(body.get("messages"), list) or not body["messages"]:
-            return _error(400, "invalid_request_error", "'messages' is a required property")
+        if not isinstance(body.get(needed), list) or not body[needed]:
+            return _error(400, "invalid_request_error", f"'{needed}' is a required property")
         model = str(body.get("model") or "")
         if model not in MODELS:
             text = f"The model `{model[:80]}` does not exist or you do not have access to it."
             return _error(404, "invalid_request_error", text, code="model_not_found")
         self._world.use_windows(account)
-        said = answer(prompt_of(body))
-        if not body.get("stream"):
-            return JSONResponse(_whole(body, said))
+        return account
+
+    def _streaming(self, account: Account, frames: list[Frame]) -> Response:
+        headers = {"x-request-id": uuid.uuid4().hex}
         return EventStream(
-            _frames(body, said),
-            knobs=knobs,
-            account=account,
-            headers={"x-request-id": uuid.uuid4().hex},
+            frames, knobs=self._world.knobs(account), account=account, headers=headers
         )
 
     async def models(self, request: Request) -> Response:
@@ -145,6 +175,24 @@ def _turn(entry: Mapping[str, Any]) -> Turn:
     if texts and not own and not images:
         return Turn(role="system", text=texts[-1])
     return Turn(role="user", text="".join(own), images=images)
+
+
+def _said(items: list[Any]) -> list[Any]:
+    """The input of a response without what the CLI adds in front of the person's words."""
+    kept = []
+    for item in items:
+        content = item.get("content") if isinstance(item, dict) else None
+        if isinstance(content, list):
+            own = [
+                part
+                for part in content
+                if isinstance(part, dict)
+                and not str(part.get("text") or "").lstrip().startswith(_SURROUNDINGS)
+            ]
+            kept.append({**item, "content": own})
+        else:
+            kept.append(item)
+    return kept
 
 
 def _parts(entry: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -27,7 +27,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from polydev.config import StoreSettings
 from polydev.errors import Conflict, NotFound, PolydevError, SetupProblem, StoreProblem
-from polydev.store.migrate import migrate
+from polydev.store.migrate import migrate, revision
 
 DATABASE_FILE = "polydev.db"
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
@@ -64,6 +64,21 @@ class Database:
             yield database
         finally:
             await engine.dispose()
+
+    @classmethod
+    @asynccontextmanager
+    async def open_as_it_is(cls, settings: StoreSettings, data: Path) -> AsyncIterator["Database"]:
+        """Connected, not migrated: to look at what is there. A SQLite file must exist."""
+        engine = _engine(_url(settings, data), _WAIT_SECONDS)
+        try:
+            yield cls(engine, wait_seconds=_WAIT_SECONDS)
+        finally:
+            await engine.dispose()
+
+    async def revision(self) -> str | None:
+        """Its schema's revision, `HEAD` of polydev.store.migrate when it is up to date."""
+        async with self.read() as connection:
+            return await connection.run_sync(revision)
 
     @property
     def engine(self) -> AsyncEngine:

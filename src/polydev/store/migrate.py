@@ -21,7 +21,7 @@ def migrate(connection: Connection) -> None:
     """To be run inside a write transaction."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-    present = _revision(connection)
+    present = revision(connection)
     if present == HEAD:
         return
     # Importing alembic takes longer than everything else here, and is rarely needed.
@@ -43,8 +43,9 @@ def migrate(connection: Connection) -> None:
     command.upgrade(config, HEAD)
 
 
-def _revision(connection: Connection) -> str | None:
+def revision(connection: Connection) -> str | None:
+    """The schema that the database has; None when it has none yet."""
     if not inspect(connection).has_table("alembic_version"):
         return None
-    revision: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
-    return revision
+    found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return found

@@ -78,19 +78,9 @@ def renew(credential: Credential, answer: Secret[bytes], now: datetime) -> Crede
     return read_credential({str(CREDENTIAL_FILE): encode(document)})
 
 
-def renewable(credential: Credential, access_token: str) -> Mapping[str, Secret[bytes]]:
-    """Files with the real refresh token, and nothing that makes the CLI renew by itself."""
-    document = _document(credential)
-    document["tokens"] = document["tokens"] | {"access_token": access_token}
-    document["last_refresh"] = NEVER_DUE
-    return {str(CREDENTIAL_FILE): encode(document)}
-
-
-# A `last_refresh` that the CLI will not find old.
-NEVER_DUE = "2099-01-01T00:00:00Z"
-
-
-def made_up(*, access_token: str, account_id: str, plan: str) -> Mapping[str, Secret[bytes]]:
+def made_up(
+    *, access_token: str, account_id: str, plan: str, refresh_token: str = ""
+) -> Mapping[str, Secret[bytes]]:
     """Files of a login that opens nothing: what a run's sandbox is given.
 
     The CLI wants an id token that it can read, for the plan and the account (which must be the
@@ -107,12 +97,27 @@ def made_up(*, access_token: str, account_id: str, plan: str) -> Mapping[str, Se
         "tokens": {
             "id_token": ".".join((_segment({"alg": "none"}), _segment(claims), "made-up")),
             "access_token": access_token,
-            "refresh_token": "",
+            "refresh_token": refresh_token,
             "account_id": account_id,
         },
-        "last_refresh": NEVER_DUE,
+        # Far ahead: the CLI renews what it finds old.
+        "last_refresh": "2099-01-01T00:00:00Z",
     }
     return {str(CREDENTIAL_FILE): encode(document)}
+
+
+def renewable(credential: Credential) -> Mapping[str, Secret[bytes]]:
+    """Files with the refresh token alone, and nothing that makes the CLI renew by itself.
+
+    Nothing is said of the plan either: for some the CLI first asks for an organisation's settings.
+    """
+    assert credential.refresh_token is not None
+    return made_up(
+        access_token="made-up-and-never-due",  # noqa: S106
+        account_id=credential.attributes["account_id"],
+        plan="",
+        refresh_token=credential.refresh_token.reveal(),
+    )
 
 
 def claims_of(token: str) -> dict[str, Any]:

@@ -60,6 +60,8 @@ _REFUSALS = {
     "applyPatchApproval": {"decision": "denied"},
     "mcpServer/elicitation/request": {"action": "decline"},
 }
+# What it complains of at every start without its tools, and works all the same.
+_NOISE = "could not find bubblewrap"
 _INVALID = (-32600, -32602)
 _NOT_OFFERED = -32601
 
@@ -101,7 +103,7 @@ class CodexDialogue:
                 return Step(send=(_refusal(method, number),))
             return Step(events=tuple(self._notified(method, _fields(message, "params"))))
         if "error" in message:
-            return Step(events=(_rejected(_fields(message, "error")),))
+            return Step(events=(_rejected(number, _fields(message, "error")),))
         if number == _THREAD:
             return Step(send=self._ask(_fields(message, "result")))
         if isinstance(number, int):
@@ -109,7 +111,8 @@ class CodexDialogue:
         raise _not_codex(line)
 
     def ended(self, exit_code: int, stderr: str) -> RunFinished:
-        words = stderr.strip().splitlines()[-1][:300] if stderr.strip() else ""
+        said = [line for line in stderr.splitlines() if line.strip() and _NOISE not in line]
+        words = said[-1].strip()[:300] if said else ""
         return finished(
             EndReason.CLI_FAILED,
             f"codex ended with exit code {exit_code} before it answered. {words}".strip(),
@@ -212,10 +215,10 @@ def _reason(info: Any) -> EndReason:
     return _ERRORS.get(str(info), EndReason.PROVIDER_ERROR)
 
 
-def _rejected(error: dict[str, Any]) -> RunFinished:
+def _rejected(number: Any, error: dict[str, Any]) -> RunFinished:
     """The end that a refused request of ours is."""
-    is_ours = integer(error.get("code")) in _INVALID
-    reason = EndReason.INVALID_REQUEST if is_ours else EndReason.CLI_FAILED
+    is_prompt = number in (_HISTORY, _TURN) and integer(error.get("code")) in _INVALID
+    reason = EndReason.INVALID_REQUEST if is_prompt else EndReason.CLI_FAILED
     return finished(reason, str(error.get("message") or "codex refused the request.")[:600])
 
 

@@ -28,6 +28,8 @@ _RUN_RULES = (
     Rule(method="GET", host=_API, path="/backend-api/codex/models"),
     Rule(method="GET", host=_API, path="/backend-api/wham/accounts/check"),
     Rule(method="GET", host=_API, path="/backend-api/wham/settings/user"),
+    # What an organisation asks of the CLI; it does not start without when the plan has such.
+    Rule(method="GET", host=_API, path="/backend-api/wham/config/bundle"),
 )
 _KEEPER_RULES = (Rule(method="POST", host=_TOKENS, path="/oauth/token", sealed=True),)
 
@@ -66,6 +68,7 @@ skills.include_instructions = false
 agents.enabled = false
 features = {{ {", ".join(f"{name} = false" for name in _FEATURES_OFF)} }}
 """
+_NOWHERE = "http://127.0.0.1:9"
 _PROVIDER = """\
 chatgpt_base_url = "{url}/backend-api"
 model_provider = "polydev"
@@ -82,8 +85,11 @@ _ENVIRONMENT = {
     # The CLI looks for programs at its start (bwrap, lsb_release, git), runs those that it finds
     # and waits for them: 40 ms until the first token, for tools that a run does not have.
     "PATH": "/nonexistent",
+    "NO_COLOR": "1",
 }
-_WINDOW_HEADER = re.compile(r"x-(codex(?:-[a-z0-9-]+)?)-(primary|secondary)-(used-percent|reset-at)")
+_WINDOW_HEADER = re.compile(
+    r"x-(codex(?:-[a-z0-9-]+)?)-(primary|secondary)-(used-percent|reset-at)"
+)
 
 
 class CodexProvider:
@@ -149,7 +155,8 @@ class CodexProvider:
         installation = {".codex/installation_id": Secret(_installation_id(order).encode())}
         if order.purpose is Purpose.KEEPER:
             # A login that looks fresh is renewed by the explicit request and by nothing else; one
-            # that looks expired would be renewed twice, and the second time use up a token.
+            # that looks expired would be renewed twice, and the second time use up a token. What
+            # the CLI asks of chatgpt.com meanwhile has nobody to answer it, and need not have.
             return Launch(
                 argv=(str(order.program), "app-server"),
                 environment={
@@ -159,16 +166,19 @@ class CodexProvider:
                 },
                 files={
                     **installation,
-                    **credentials.renewable(order.credential, "made-up-and-never-due"),
-                    ".codex/config.toml": Secret(_LEAN.encode()),
+                    **credentials.renewable(order.credential),
+                    ".codex/config.toml": Secret(_config(_NOWHERE)),
                 },
                 needs_port=True,
                 opening=_RENEW,
             )
-        config = _LEAN + _PROVIDER.format(url=place.egress_url)
         return Launch(
             argv=(str(order.program), "app-server"),
-            environment=environment,
+            environment={
+                **environment,
+                # Else a refused token has it seek a new one, for 15 s, where it cannot get to.
+                "CODEX_REFRESH_TOKEN_URL_OVERRIDE": f"{_NOWHERE}/oauth/token",
+            },
             files={
                 **installation,
                 **credentials.made_up(
@@ -176,7 +186,7 @@ class CodexProvider:
                     account_id=order.credential.attributes["account_id"],
                     plan=order.credential.plan,
                 ),
-                ".codex/config.toml": Secret(config.encode()),
+                ".codex/config.toml": Secret(_config(place.egress_url)),
             },
             needs_port=True,
         )
@@ -215,7 +225,8 @@ class CodexProvider:
             return Observation(
                 windows=windows, trouble=EndReason.RATE_LIMITED, retry_at=retry_at or default
             )
-        if exchange.status >= 500:
+        # A 503 may be overload or outage; its body tells, which the CLI has read.
+        if exchange.status >= 500 and exchange.status != 503:
             return Observation(windows=windows, trouble=EndReason.PROVIDER_ERROR, retry_at=retry_at)
         return Observation(windows=windows)
 
@@ -232,6 +243,10 @@ _RENEW = tuple(
         {"id": 2, "method": "account/read", "params": {"refreshToken": True}},
     )
 )
+
+
+def _config(url: str) -> bytes:
+    return (_LEAN + _PROVIDER.format(url=url)).encode()
 
 
 def _installation_id(order: LaunchOrder) -> str:

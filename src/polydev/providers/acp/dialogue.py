@@ -1,0 +1,221 @@
+"""One prompt to one agent that speaks the Agent Client Protocol: JSON-RPC, a message a line.
+
+What opens the session (who asks, which session, in which directory) is the launch's, for only the
+launch knows the place; `opening` below makes those lines, and the session's id travels as the id
+of its request, so that the answer brings it back. The question follows that answer. An agent that
+is given a past may repeat it as news: those pieces are recognised by order and text. Whatever the
+agent asks of its client (files, terminals, permissions) is refused.
+"""
+
+import json
+from collections import deque
+from pathlib import PurePosixPath
+from typing import Any
+
+from polydev import __version__
+from polydev.errors import RunFailed
+from polydev.events import (
+    EndReason,
+    Event,
+    ReasoningDelta,
+    RunFinished,
+    RunStarted,
+    TextDelta,
+    UsageReported,
+)
+from polydev.models.runs import Image, Part, Prompt, Text
+from polydev.providers.acp.agent import Agent
+from polydev.providers.acp.failures import judge
+from polydev.providers.acp.turns import guarded, past_turns
+from polydev.providers.base import Step, finished, integer
+
+_INITIALIZE, _PROMPT, _SESSION = "initialize", "prompt", "session "
+
+_STOP_REASONS = {
+    "end_turn": EndReason.STOP,
+    "max_tokens": EndReason.LENGTH,
+    "max_turn_requests": EndReason.LENGTH,
+    "refusal": EndReason.REFUSAL,
+    "cancelled": EndReason.CANCELLED,
+}
+_NOT_OFFERED = -32601
+
+
+def opening(agent: Agent, *, session_id: str, workspace: PurePosixPath, past: bool) -> list[bytes]:
+    """The lines before the question: who asks, and the session. `past`: it has a session file."""
+    place: dict[str, Any] = {"cwd": str(workspace), "mcpServers": []}
+    method = "session/new"
+    if past and agent.history is not None:
+        method = agent.history.method
+        place["sessionId"] = session_id
+    return [
+        _request(
+            _INITIALIZE,
+            "initialize",
+            {
+                "protocolVersion": 1,
+                "clientInfo": {"name": "polydev", "version": __version__},
+                "clientCapabilities": {
+                    "fs": {"readTextFile": False, "writeTextFile": False},
+                    "terminal": False,
+                },
+            },
+        ),
+        _request(_SESSION + session_id, method, place),
+    ]
+
+
+class AcpDialogue:
+    """See polydev.providers.base.Dialogue."""
+
+    def __init__(self, agent: Agent, prompt: Prompt) -> None:
+        self._agent = agent
+        self._prompt = prompt
+        self._usage: UsageReported | None = None
+        replayed = past_turns(agent, prompt) if agent.history and agent.history.replays else ()
+        self._replayed = deque(
+            turn.text() for turn in replayed if turn.role == "assistant" and turn.text().strip()
+        )
+
+    def open(self) -> tuple[bytes, ...]:
+        return ()  # the launch's opening asks for the session
+
+    def receive(self, line: bytes) -> Step:
+        message = _parse(self._agent, line)
+        method, number = message.get("method"), message.get("id")
+        if isinstance(method, str):
+            if number is not None:
+                return Step(send=(_refusal(method, number),))
+            update = _fields(_fields(message, "params"), "update")
+            return Step(events=tuple(self._updated(update)))
+        if "error" in message:
+            return self._failed(_fields(message, "error"))
+        if number == _INITIALIZE:
+            return Step()
+        if isinstance(number, str) and number.startswith(_SESSION):
+            return self._opened(number.removeprefix(_SESSION), _fields(message, "result"))
+        if number == _PROMPT:
+            return Step(events=tuple(self._answered(_fields(message, "result"))))
+        raise _not_acp(self._agent, line)
+
+    def ended(self, exit_code: int, stderr: str) -> RunFinished:
+        words = stderr.strip().splitlines()[-1][:300] if stderr.strip() else ""
+        name = self._agent.name
+        return finished(
+            EndReason.CLI_FAILED,
+            f"{name} ended with exit code {exit_code} before it answered. {words}".strip(),
+        )
+
+    def _opened(self, asked_for: str, result: dict[str, Any]) -> Step:
+        """The session is there: the question goes in."""
+        question = guarded(self._prompt.question, self._agent.guard.question)
+        fields = {
+            "sessionId": result.get("sessionId") or asked_for,
+            "prompt": [_block(part) for part in question.parts],
+        }
+        return Step(
+            events=(RunStarted(model=_model(result) or self._prompt.model),),
+            send=(_request(_PROMPT, "session/prompt", fields),),
+        )
+
+    def _updated(self, update: dict[str, Any]) -> list[Event]:
+        text = _fields(update, "content").get("text")
+        match update.get("sessionUpdate"):
+            case "agent_message_chunk":
+                if self._replayed and text == self._replayed[0]:
+                    self._replayed.popleft()
+                    return []
+                delta: list[Event] = [TextDelta(text=text)] if text else []
+                return delta + self._used(_fields(_fields(update, "_meta"), "usage"))
+            case "agent_thought_chunk" if text:
+                return [ReasoningDelta(text=text)]
+        return []  # plans, commands, modes, and what newer versions may add
+
+    def _used(self, usage: dict[str, Any]) -> list[Event]:
+        """Tokens of one request of the agent; a run may have several."""
+        if not usage:
+            return []
+        before = self._usage or UsageReported(input_tokens=0, output_tokens=0)
+        self._usage = UsageReported(
+            input_tokens=before.input_tokens + integer(usage.get("inputTokens")),
+            output_tokens=before.output_tokens + integer(usage.get("outputTokens")),
+            cached_input_tokens=before.cached_input_tokens + integer(usage.get("cachedReadTokens")),
+            reasoning_tokens=before.reasoning_tokens + integer(usage.get("thoughtTokens")),
+        )
+        return [self._usage]
+
+    def _answered(self, result: dict[str, Any]) -> list[Event]:
+        events: list[Event] = []
+        quota = _fields(_fields(_fields(result, "_meta"), "quota"), "token_count")
+        if quota:
+            tokens = integer(quota.get("input_tokens")), integer(quota.get("output_tokens"))
+            events.append(UsageReported(input_tokens=tokens[0], output_tokens=tokens[1]))
+        elif self._usage is None:
+            events += self._used(_fields(result, "usage"))
+        reason = _STOP_REASONS.get(str(result.get("stopReason")), EndReason.STOP)
+        return [*events, finished(reason)]
+
+    def _failed(self, error: dict[str, Any]) -> Step:
+        failure = judge(self._agent, error)
+        return Step(
+            events=(finished(failure.reason, failure.message),),
+            retry_after_seconds=failure.retry_after_seconds,
+        )
+
+
+def _model(result: dict[str, Any]) -> str | None:
+    """What the agent calls the model that it is going to ask."""
+    models = _fields(result, "models")
+    current = models.get("currentModelId")
+    for model in models.get("availableModels") or ():
+        if isinstance(model, dict) and model.get("modelId") == current and model.get("name"):
+            return str(model["name"])
+    return str(current) if current else None
+
+
+def _block(part: Part) -> dict[str, Any]:
+    match part:
+        case Text(text=text):
+            return {"type": "text", "text": text}
+        case Image(media_type=media_type, data=data):
+            return {"type": "image", "mimeType": media_type, "data": data}
+
+
+def _request(number: str, method: str, params: dict[str, Any]) -> bytes:
+    return _line({"id": number, "method": method, "params": params})
+
+
+def _refusal(method: str, number: Any) -> bytes:
+    if method == "session/request_permission":
+        return _line({"id": number, "result": {"outcome": {"outcome": "cancelled"}}})
+    error = {"code": _NOT_OFFERED, "message": f"{method[:100]} is not offered here"}
+    return _line({"id": number, "error": error})
+
+
+def _line(message: dict[str, Any]) -> bytes:
+    whole = {"jsonrpc": "2.0", **message}
+    return json.dumps(whole, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _fields(container: dict[str, Any], name: str) -> dict[str, Any]:
+    value = container.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _parse(agent: Agent, line: bytes) -> dict[str, Any]:
+    try:
+        message = json.loads(line)
+    except ValueError as error:
+        raise _not_acp(agent, line) from error
+    if not isinstance(message, dict):
+        raise _not_acp(agent, line)
+    return message
+
+
+def _not_acp(agent: Agent, line: bytes) -> RunFailed:
+    return RunFailed(
+        f"{agent.name} printed a line of {len(line)} bytes that is none of its protocol.",
+        remedy="Run `polydev doctor`: another program may be installed in its place.",
+        reason="unexpected_output",
+        provider=agent.name,
+    )
