@@ -57,7 +57,10 @@ class PolydevError(Exception):
         self.retry_at = retry_at
 
     def __str__(self) -> str:
-        return f"{self.message} {self.remedy}".strip()
+        message = self.message.strip()
+        if self.remedy and message and message[-1] not in ".!?:":
+            message += "."
+        return f"{message} {self.remedy}".strip()
 
 
 class InvalidRequest(PolydevError):

@@ -36,7 +36,6 @@ from polydev.core.runs import Runs
 from polydev.egress.client import Egress
 from polydev.errors import EgressProblem, SetupProblem
 from polydev.sandboxes import sandboxes_for
-from polydev.secret import Secret
 from polydev.store import Store
 
 log = structlog.get_logger()
@@ -46,13 +45,12 @@ _DRAIN_SECONDS = 5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gateway:
-    """first_key: the key made with the first user, to be shown once; None at later starts."""
+    """Everything started, and ready to listen."""
 
     settings: Settings
     layout: Layout
     services: Services
     egress: Egress
-    first_key: Secret[str] | None
 
     async def serve_until(self, stop: asyncio.Event, listener: socket.socket | None) -> None:
         """Answers on the owner's socket, and on `listener`, until `stop` or the end of egress.
@@ -144,7 +142,7 @@ async def running_gateway(settings: Settings) -> AsyncIterator[Gateway]:
         await stack.enter_async_context(runs)
         await stack.enter_async_context(_task(connections.store_windows_forever()))
         await stack.enter_async_context(_task(keeper.keep_forever()))
-        _, first_key = await accounts.first_user()
+        await accounts.first_user()
         yield Gateway(
             settings=settings,
             layout=layout,
@@ -156,7 +154,6 @@ async def running_gateway(settings: Settings) -> AsyncIterator[Gateway]:
                 metrics=metrics,
             ),
             egress=egress,
-            first_key=first_key,
         )
 
 
@@ -211,7 +208,6 @@ def _server(app: ASGIApp) -> _Server:
             lifespan="off",
             server_header=False,
             timeout_graceful_shutdown=_DRAIN_SECONDS,
-            h11_max_incomplete_event_size=64 * 1024,
         )
     )
 

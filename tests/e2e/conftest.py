@@ -34,15 +34,7 @@ def anyio_backend() -> str:
 def programs() -> Path:
     """Where the vendors' CLIs are installed."""
     named = os.environ.get("POLYDEV_PROGRAMS")
-    directory = Path(named) if named else default_data_directory() / "programs"
-    missing = [
-        provider.program.package
-        for provider in PROVIDERS.values()
-        if Programs(directory).version(provider.program) is None
-    ]
-    if missing:
-        pytest.fail(f"{', '.join(missing)} not installed in {directory}: run `make setup`")
-    return directory
+    return Path(named) if named else default_data_directory() / "programs"
 
 
 @pytest.fixture(scope="session")
@@ -77,18 +69,17 @@ class House:
         """Someone, made at first, connected to a subscription of their own."""
         key = f"{name}-{provider}" if provider else name
         if key not in self.people:
-            person = await self.gateway.person(key, **limits)
-            self.people[key] = person
-            if provider:
-                account = self.sim.world.create_account(provider, key)
-                credential = credential_of(self.sim.world, account, None)
-                await self.gateway.connected(person, provider, credential.encode())
-                self.accounts[key] = account
-        return self.people[key]
+            self.people[key] = await self.gateway.person(key, **limits)
+        person = self.people[key]
+        if provider and key not in self.accounts:
+            # A name of its own each time: connecting may have failed before.
+            account = self.sim.world.create_account(provider)
+            credential = credential_of(self.sim.world, account, None)
+            await self.gateway.connected(person, provider, credential.encode())
+            self.accounts[key] = account
+        return person
 
-    async def close(self) -> None:
-        for person in self.people.values():
-            await person.close()
+    def check(self) -> None:
         keys = {f"key of {person.name}": person.key for person in self.people.values()}
         keys["the first key"] = self.gateway.first_key
         assert_silent(self.gateway, {**secrets_of(self.sim), **keys})
@@ -101,7 +92,7 @@ async def _house(data: Path, sim: Simulator, programs: Path, **settings: str) ->
     ) as gateway:
         house = House(gateway, sim)
         yield house
-        await house.close()
+        house.check()
 
 
 @pytest.fixture(scope="session")
@@ -159,8 +150,13 @@ def is_prompt(record: Record) -> bool:
 
 
 @pytest.fixture(params=list(PROVIDERS))
-def provider(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+def provider(request: pytest.FixtureRequest, programs: Path) -> str:
+    """Every provider there is; its CLI must be installed."""
+    name = str(request.param)
+    program = PROVIDERS[name].program
+    if Programs(programs).version(program) is None:
+        pytest.fail(f"{program.package} is not installed in {programs}: run `make setup`")
+    return name
 
 
 @pytest.fixture

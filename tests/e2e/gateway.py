@@ -46,6 +46,7 @@ class Gateway:
     stdout: str = ""
     _process: asyncio.subprocess.Process | None = None
     _below: frozenset[tuple[int, int]] = frozenset()
+    _people: "list[Person]" = field(default_factory=list)
 
     @property
     def pid(self) -> int:
@@ -111,6 +112,8 @@ class Gateway:
 
     async def close(self) -> None:
         """Ends it if it still runs, and asserts that nothing of it is left."""
+        for person in self._people:
+            await person.close()
         if self._process is not None and self._process.returncode is None:
             code = await self.stop()
             assert code == 0, self.output
@@ -167,7 +170,9 @@ class Gateway:
         """A new user with a key."""
         answer = await self.owner("POST", "/owner/users", {"name": name})
         assert answer.status_code == 201, answer.text
-        return Person(gateway=self, name=name, key=await self.key(name, **limits))
+        person = Person(gateway=self, name=name, key=await self.key(name, **limits))
+        self._people.append(person)
+        return person
 
     async def key(self, user: str, **limits: int) -> str:
         answer = await self.owner("POST", "/owner/keys", {"user": user, **limits})

@@ -11,7 +11,6 @@ rewrites `events.json`; read the difference before it is committed.
 
 import argparse
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,7 +58,7 @@ class Case:
         return events
 
     def write(self) -> None:
-        events = [event_to_dict(event) for event in replay(self)]
+        events = replay(self).as_dicts()
         lines = ",\n".join(json.dumps(event, ensure_ascii=False) for event in events)
         (self.directory / "events.json").write_text(f"[\n{lines}\n]\n")
 
@@ -73,17 +72,29 @@ def cases(provider: str = "*") -> list[Case]:
     return [Case(path.parent) for path in sorted(DATA.glob(f"{provider}/*/prompt.json"))]
 
 
-def replay(case: Case, lines: Sequence[bytes] | None = None) -> list[Event]:
-    """What a fresh dialogue makes of a recording; of nothing after it has finished."""
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    events: list[Event]
+    retry_after_seconds: float | None
+
+    def as_dicts(self) -> list[dict[str, Any]]:
+        found = [event_to_dict(event) for event in self.events]
+        if self.retry_after_seconds is not None:
+            found[-1]["retry_after_seconds"] = self.retry_after_seconds
+        return found
+
+
+def replay(case: Case) -> Replayed:
+    """What a fresh dialogue makes of a recording; it is given nothing after its end."""
     dialogue = case.provider.dialogue(case.prompt)
     dialogue.open()
     events: list[Event] = []
-    for line in case.stdout if lines is None else lines:
+    for line in case.stdout:
         step = dialogue.receive(line)
         events += step.events
         if step.finished:
-            break
-    return events
+            return Replayed(events, step.retry_after_seconds)
+    return Replayed(events, None)
 
 
 def main() -> None:

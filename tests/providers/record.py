@@ -58,8 +58,11 @@ async def record(case: Case, programs: Programs) -> list[bytes]:
                 attributes=credential.attributes,
             )
 
+            opening: tuple[bytes, ...] = ()
+
             def launch(place: Place) -> Launch:
-                return provider.launch(
+                nonlocal opening
+                launched = provider.launch(
                     LaunchOrder(
                         purpose=Purpose.RUN,
                         place=place,
@@ -71,6 +74,8 @@ async def record(case: Case, programs: Programs) -> list[bytes]:
                         prompt=case.prompt,
                     )
                 )
+                opening = launched.opening
+                return launched
 
             async with (
                 await sandboxes.open(launch) as sandbox,
@@ -83,7 +88,7 @@ async def record(case: Case, programs: Programs) -> list[bytes]:
             ):
                 process = await sandbox.start()
                 dialogue = provider.dialogue(case.prompt)
-                await process.send(dialogue.open())
+                await process.send((*opening, *dialogue.open()))
                 lines: list[bytes] = []
                 async for line in process.lines():
                     lines.append(line)

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from polydev.api import problems, sse
 from polydev.api.content import image_from_url, turns
 from polydev.api.dependencies import CallerDependency, ServicesDependency
-from polydev.api.parameters import headers_for, ignored_parameters
+from polydev.api.parameters import ModelName, StopSequence, headers_for, ignored_parameters
 from polydev.api.waiting import Answer, first_words, whole_answer
 from polydev.core.catalogue import resolve_model
 from polydev.core.outcomes import error_from
@@ -82,11 +82,11 @@ class ChatRequest(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    model: str = Field(min_length=1, max_length=200)
+    model: ModelName
     messages: list[ChatMessage] = Field(min_length=1)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    stop: str | Annotated[list[str], Field(max_length=16)] | None = None
+    stop: StopSequence | Annotated[list[StopSequence], Field(max_length=16)] | None = None
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
 

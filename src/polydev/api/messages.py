@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from polydev.api import problems, sse
 from polydev.api.content import image, image_from_url, turns
 from polydev.api.dependencies import CallerDependency, ServicesDependency
-from polydev.api.parameters import headers_for, ignored_parameters
+from polydev.api.parameters import ModelName, StopSequence, headers_for, ignored_parameters
 from polydev.api.waiting import Answer, first_words, whole_answer
 from polydev.core.catalogue import resolve_model
 from polydev.core.outcomes import error_from
@@ -64,12 +64,12 @@ class MessagesRequest(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    model: str = Field(min_length=1, max_length=200)
+    model: ModelName
     messages: list[Message] = Field(min_length=1)
     max_tokens: int = Field(ge=1)
     system: str | list[TextBlock] | None = None
     stream: bool | None = None
-    stop_sequences: Annotated[list[str], Field(max_length=16)] | None = None
+    stop_sequences: Annotated[list[StopSequence], Field(max_length=16)] | None = None
 
 
 @router.post("/v1/messages", tags=["Anthropic"])

@@ -12,6 +12,7 @@ from polydev.api import problems, sse
 from polydev.api.content import turns
 from polydev.api.dependencies import CallerDependency, ServicesDependency, caller, services
 from polydev.api.messages import Message, parts_of
+from polydev.api.parameters import ModelName, StopSequence
 from polydev.core.catalogue import resolve_model
 from polydev.errors import InvalidRequest, PolydevError
 from polydev.events import EndReason, Recorded, event_to_dict
@@ -25,11 +26,11 @@ class RunSubmission(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    model: str = Field(min_length=1, max_length=200)
+    model: ModelName
     prompt: str | None = None
     messages: list[Message] | None = None
     system: str = ""
-    stop: Annotated[list[str], Field(max_length=16)] = []
+    stop: Annotated[list[StopSequence], Field(max_length=16)] = []
     max_tokens: int | None = Field(None, ge=1)
     timeout_seconds: float | None = Field(None, gt=0)
     connection: str | None = None

@@ -1,11 +1,16 @@
 """Parameters that a CLI cannot honour: named in `polydev-ignored`, or refused in strict mode."""
 
 from collections.abc import Iterable, Mapping
+from typing import Annotated
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.requests import HTTPConnection
 
 from polydev.errors import UnsupportedParameter
+
+# A model's name becomes an argument of a CLI; of an answer, as much is held back as a sequence has.
+ModelName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[\x21-\x7e]+$")]
+StopSequence = Annotated[str, Field(max_length=1000)]
 
 IGNORED_HEADER = "polydev-ignored"
 STRICT_HEADER = "polydev-strict"

@@ -145,10 +145,18 @@ def invalid_request(error: RequestValidationError) -> InvalidRequest:
     """Names each field that is wrong and how; never repeats what was sent."""
     wrong = []
     for item in error.errors()[:8]:
-        place = ".".join(str(part) for part in item["loc"] if part != "body")
+        place = _presentable(".".join(str(part) for part in item["loc"] if part != "body"))
         if item["type"] == "json_invalid":
             return InvalidRequest(
                 "The body is not valid JSON.", remedy="Send a JSON object.", reason="invalid_json"
             )
-        wrong.append(f"{place or 'body'}: {item['msg']}")
+        words = item["msg"]
+        if item["type"] == "union_tag_invalid":  # its own words repeat what was sent
+            words = f"type must be one of {item['ctx']['expected_tags']}"
+        wrong.append(f"{place or 'body'}: {words}")
     return InvalidRequest(f"The request has mistakes: {'; '.join(wrong)}.")
+
+
+def _presentable(name: str) -> str:
+    """A field's name as the client sent it, which may be anything."""
+    return "".join(sign if sign.isprintable() else "?" for sign in name[:100])

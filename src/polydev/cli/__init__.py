@@ -13,11 +13,15 @@ import structlog
 from rich.console import Console
 
 from polydev.cli.app import app
+from polydev.config import LogSettings
 from polydev.errors import PolydevError
+from polydev.logs import set_up_logging
 
 
 def main() -> None:
     """The entry point."""
+    # A command sets it up anew from its settings; until then, too, nothing shows what it holds.
+    set_up_logging(LogSettings(level="warning"))
     try:
         app()
     except PolydevError as error:
@@ -35,8 +39,7 @@ def main() -> None:
         structlog.get_logger().debug("unexpected failure", exc_info=True)
         Console(stderr=True, highlight=False).print(
             f"[bold red]error[/] polydev made a mistake ({type(error).__name__} at {where}).\n"
-            "[dim]Nothing was changed by it after that point. Please report it; "
-            "POLYDEV_LOG__LEVEL=debug shows where it came from.[/]",
+            "[dim]Please report it; POLYDEV_LOG__LEVEL=debug shows where it came from.[/]",
             soft_wrap=True,
         )
         sys.exit(70)

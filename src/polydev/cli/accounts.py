@@ -4,7 +4,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from polydev.cli.client import ask, with_owner
 
@@ -75,8 +74,9 @@ def revoke_key(key_id: str) -> None:
 
 
 def show(rows: list[dict[str, Any]], *columns: str) -> None:
-    """A table of some fields."""
-    table = Table(*(column.replace("_", " ") for column in columns), box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*("" if row[column] is None else str(row[column]) for column in columns))
-    console.print(table)
+    """A table of some fields, whole however narrow the terminal is: ids are there to be copied."""
+    table = [[column.replace("_", " ") for column in columns]]
+    table += [["" if row[name] is None else str(row[name]) for name in columns] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for line in table:
+        print("  ".join(map(str.ljust, line, widths)).rstrip())

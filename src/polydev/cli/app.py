@@ -2,7 +2,7 @@
 
 import typer
 
-from polydev.cli import accounts, bench, connections, demo, doctor, prompt, server
+from polydev.cli import accounts, bench, connections, demo, doctor, prompt, server, service, vault
 
 app = typer.Typer(
     name="polydev",
@@ -13,5 +13,5 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-for module in (server, prompt, connections, accounts, doctor, demo, bench):
+for module in (server, prompt, connections, accounts, vault, doctor, service, demo, bench):
     module.register(app)

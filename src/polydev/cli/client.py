@@ -16,6 +16,7 @@ from polydev.logs import set_up_logging
 
 T = TypeVar("T")
 
+
 # Nothing the owner asks takes longer than a run may.
 _TIMEOUT = httpx.Timeout(900, connect=5)
 

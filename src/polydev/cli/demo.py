@@ -168,12 +168,13 @@ async def _stage(
         gateway = await stack.enter_async_context(running_gateway(own))
         stop = asyncio.Event()
         serving = asyncio.create_task(gateway.serve_until(stop, listener))
-        assert gateway.first_key is not None
+        key = await gateway.services.accounts.first_key()
+        assert key is not None
         try:
             host, port = listener.getsockname()[:2]
             async with httpx.AsyncClient(
                 base_url=f"http://{host}:{port}",
-                headers={"authorization": f"Bearer {gateway.first_key.reveal()}"},
+                headers={"authorization": f"Bearer {key.reveal()}"},
                 timeout=_ANSWER_SECONDS,
                 trust_env=False,
             ) as client:

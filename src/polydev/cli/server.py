@@ -60,10 +60,9 @@ async def _serve(settings: Settings) -> None:
         async with running_gateway(settings) as gateway:
             host, port = listener.getsockname()[:2]
             console.print(f"polydev {__version__} on http://{host}:{port}, data {settings.data}")
-            if gateway.first_key is not None:
-                console.print(
-                    f"Your first API key, shown only now: [bold]{gateway.first_key.reveal()}[/]"
-                )
+            key = await gateway.services.accounts.first_key()
+            if key is not None:
+                console.print(f"Your first API key, shown only now: [bold]{key.reveal()}[/]")
             console.print(f"OPENAI_BASE_URL=http://{host}:{port}/v1")
             console.print(f"ANTHROPIC_BASE_URL=http://{host}:{port}")
             await gateway.serve_until(stop, listener)

@@ -29,14 +29,16 @@ class Accounts:
         self._settings = settings
         self._known: dict[str, tuple[float, Caller]] = {}
 
-    async def first_user(self) -> tuple[User, Secret[str] | None]:
-        """The first user, made with a first key when there is none; the key is shown once."""
+    async def first_user(self) -> User:
+        """The first user, made when there is none."""
         users = await self._store.users.list()
-        if users:
-            return users[0], None
-        user = await self.add_user("owner")
-        _, key = await self.create_key(user, "first")
-        return user, key
+        return users[0] if users else await self.add_user("owner")
+
+    async def first_key(self) -> Secret[str] | None:
+        """A key for the first user while nobody has one; None afterwards."""
+        if await self._store.keys.list():
+            return None
+        return (await self.create_key(await self.first_user(), "first"))[1]
 
     async def add_user(self, name: str) -> User:
         """Raises Conflict when the name is taken, InvalidRequest when it is no name."""

@@ -49,7 +49,7 @@ class AnswerLimit:
     def _within_length(self, text: str) -> str:
         if self._bytes_left is None:
             return text
-        encoded = text.encode(errors="replace")
+        encoded = text.encode()
         if len(encoded) > self._bytes_left:
             self.reached, self.matched = EndReason.LENGTH, None
             text = encoded[: self._bytes_left].decode(errors="ignore")

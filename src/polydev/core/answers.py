@@ -21,7 +21,7 @@ from polydev.vault import Vault
 
 log = structlog.get_logger()
 
-_KEY = ("spool", "answers")
+SPOOL_KEY = ("spool", "answers")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,7 +41,7 @@ class Answers:
     @property
     def seal_key(self) -> Secret[bytes]:
         """What egress seals answers with."""
-        return self._vault.derive(*_KEY)
+        return self._vault.derive(*SPOOL_KEY)
 
     def of(self, binding: Binding) -> Kept:
         """The one that was sealed for `binding`. Raises NotFound, VaultProblem."""
@@ -76,7 +76,7 @@ class Answers:
 
     def _read(self, path: Path) -> SpooledAnswer:
         problem: VaultProblem | None = None
-        for key in self._vault.derive_all(*_KEY):
+        for key in self._vault.derive_all(*SPOOL_KEY):
             try:
                 return read_spool(path, key)
             except VaultProblem as error:

@@ -136,8 +136,14 @@ class Connections:
             return active[-1]
         if usable:
             latest = usable[-1]
+            if latest.state is ConnectionState.PROVING:
+                raise NeedsLogin(
+                    f"The connection to {provider.title} has not yet answered a live call.",
+                    remedy=f"`polydev check {latest.id}` tries it again.",
+                    provider=provider.name,
+                )
             raise NeedsLogin(
-                latest.reason or f"The connection to {provider.title} is not proved yet.",
+                latest.reason,
                 remedy=f"Log in with `{provider.login_command}` and connect its file again: "
                 f"`polydev connect {provider.name} --from FILE`.",
                 provider=provider.name,

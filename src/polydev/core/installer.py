@@ -119,8 +119,10 @@ async def _npm(npm: str, fresh: Path, report: Report) -> None:
         await process.stop()
     code = ended.result()
     if code != 0:
-        said = process.stderr_tail().strip().splitlines()
-        reason = "; ".join(line.removeprefix("npm error ").strip() for line in said[:3])
+        said = (
+            line.removeprefix("npm error").strip() for line in process.stderr_tail().splitlines()
+        )
+        reason = " ".join([line for line in said if line][:4]).rstrip(".")
         raise SetupProblem(
             f"npm could not install the CLIs (exit code {code}): {reason or 'it said nothing'}.",
             remedy="Check the network and npm's settings (proxy, registry), then try again. "

@@ -10,17 +10,18 @@ import asyncio
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import structlog
 
 from polydev.config import RunSettings
 from polydev.core.answer_limit import AnswerLimit
+from polydev.core.patience import Patience
 from polydev.core.programs import Programs
 from polydev.egress.binding import Binding
 from polydev.egress.client import Egress
 from polydev.errors import EgressProblem, PolydevError, RunFailed, SandboxUnavailable
-from polydev.events import EndReason, Event, RunFinished, TextDelta
+from polydev.events import EndReason, Event, ReasoningDelta, RunFinished, TextDelta
 from polydev.models.accounts import Connection, Credential
 from polydev.models.egress import Purpose
 from polydev.models.places import Launch, Place
@@ -31,6 +32,9 @@ from polydev.sandboxes.abc import Sandboxes
 from polydev.secret import Secret
 
 log = structlog.get_logger()
+
+# Longer than any limit period; keeps a senseless span from being no date at all.
+_LONGEST_RETRY_SECONDS = 366 * 86400.0
 
 Emit = Callable[[Event], None]
 
@@ -88,9 +92,12 @@ class Runner:
         provider = order.provider
         self.require(provider)
         policy = provider.policy(Purpose.RUN, order.credential.kind)
+        patience = Patience(provider, self._settings.silence_seconds)
+        opening: tuple[bytes, ...] = ()
 
         def launch(place: Place) -> Launch:
-            return provider.launch(
+            nonlocal opening
+            launched = provider.launch(
                 LaunchOrder(
                     purpose=Purpose.RUN,
                     place=place,
@@ -102,6 +109,8 @@ class Runner:
                     prompt=order.prompt,
                 )
             )
+            opening = launched.opening
+            return launched
 
         async with asyncio.timeout(order.timeout_seconds):
             async with (
@@ -111,38 +120,39 @@ class Runner:
                     policy=policy,
                     listeners=sandbox.listeners,
                     sentinel=sentinel,
+                    on_exchange=patience.saw,
                 ) as binding,
             ):
                 process = await sandbox.start()
+                await process.send(opening)
                 dialogue = provider.dialogue(order.prompt)
-                end = await self._converse(process, dialogue, order, emit)
+                end = await self._converse(process, dialogue, order, patience, emit)
                 return self._explained(end, provider, binding, emit)
 
     async def _converse(
-        self, process: Process, dialogue: Dialogue, order: Order, emit: Emit
+        self,
+        process: Process,
+        dialogue: Dialogue,
+        order: Order,
+        patience: Patience,
+        emit: Emit,
     ) -> RunFinished:
         """Speaks the dialogue to its end."""
         limit = AnswerLimit(order.stop, order.prompt.max_tokens)
         await process.send(dialogue.open())
         lines = process.lines()
         while True:
-            try:
-                async with asyncio.timeout(self._settings.silence_seconds):
-                    line = await anext(lines, None)
-            except TimeoutError:
-                return finished(
-                    EndReason.CLI_FAILED,
-                    f"The CLI said nothing for {self._settings.silence_seconds:g} s "
-                    "and was stopped.",
-                )
+            line = await patience.next(lines)
+            if isinstance(line, RunFinished):
+                return line
             if line is None:
                 return dialogue.ended(await process.wait(), process.stderr_tail())
             step = dialogue.receive(line)
-            for event in step.events:
+            for event in map(_without_half_characters, step.events):
                 if isinstance(event, RunFinished):
                     rest = limit.rest()
                     if event.outcome is not OUTCOMES[EndReason.STOP]:
-                        return event
+                        return _dated(event, step.retry_after_seconds)
                     if rest:
                         emit(TextDelta(text=rest))
                     return finished(EndReason.LENGTH) if limit.reached else event
@@ -186,3 +196,18 @@ class Runner:
             message = f"{provider.title} could not be reached: {unreachable}."
             return finished(EndReason.PROVIDER_ERROR, message)
         return end
+
+
+def _dated(end: RunFinished, retry_after_seconds: float | None) -> RunFinished:
+    """`end` with the span that the CLI told as the moment when it is over."""
+    if end.retry_at is not None or retry_after_seconds is None:
+        return end
+    seconds = min(retry_after_seconds, _LONGEST_RETRY_SECONDS)
+    return replace(end, retry_at=datetime.now(UTC) + timedelta(seconds=seconds))
+
+
+def _without_half_characters(event: Event) -> Event:
+    """JSON can hold one half of a surrogate pair; nothing that is sent or stored can."""
+    if isinstance(event, TextDelta | ReasoningDelta) and not event.text.isascii():
+        return replace(event, text=event.text.encode(errors="replace").decode())
+    return event

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 
 from polydev.config import RunSettings
 from polydev.core.accounts import Caller
+from polydev.core.admission import check_prompt
 from polydev.core.connections import Connections
 from polydev.core.event_log import EventLog
 from polydev.core.event_writer import EventWriter
@@ -23,7 +24,7 @@ from polydev.core.keeper import Keeper
 from polydev.core.metrics import Metrics
 from polydev.core.quotas import Quotas
 from polydev.core.runner import Order, Runner
-from polydev.errors import Busy, InvalidRequest, NotFound, PolydevError, PromptTooLarge
+from polydev.errors import Busy, NotFound, PolydevError
 from polydev.events import (
     EndReason,
     Event,
@@ -37,7 +38,7 @@ from polydev.events import (
 )
 from polydev.models.accounts import Connection
 from polydev.models.ids import new_id
-from polydev.models.runs import Image, Prompt, Run, RunRequest, RunState, Text
+from polydev.models.runs import Prompt, Run, RunRequest, RunState
 from polydev.models.seals import events_context, request_context
 from polydev.providers.base import Provider, finished
 from polydev.providers.registry import provider_named
@@ -105,7 +106,7 @@ class Runs:
         """
         provider = provider_named(request.provider)
         self._runner.require(provider)
-        self._check_prompt(provider, request.prompt)
+        check_prompt(provider, request.prompt, self._settings.prompt_limit_bytes)
         connection = await self._connections.for_run(caller.user, provider, request.connection_id)
         return await self.start(
             caller.user.id,
@@ -335,33 +336,6 @@ class Runs:
     def _opened(self, run: Run, batch: EventBatch) -> list[Recorded]:
         context = events_context(run, batch.first_number)
         return many_from_json(self._vault.open(batch.sealed, context).reveal())
-
-    def _check_prompt(self, provider: Provider, prompt: Prompt) -> None:
-        size = len(prompt.system.encode())
-        images = False
-        for turn in prompt.turns:
-            for part in turn.parts:
-                match part:
-                    case Text(text=text):
-                        size += len(text.encode())
-                    case Image(data=data):
-                        size += len(data)
-                        images = True
-        if size > self._settings.prompt_limit_bytes:
-            raise PromptTooLarge(
-                f"The prompt has {size} bytes; {self._settings.prompt_limit_bytes} are taken.",
-                remedy="Send less, or raise POLYDEV_RUNS__PROMPT_LIMIT_BYTES.",
-            )
-        if images and not provider.takes_images:
-            raise InvalidRequest(f"{provider.title}'s CLI takes no images.", provider=provider.name)
-        if prompt.history and not provider.takes_history:
-            raise InvalidRequest(
-                f"{provider.title}'s CLI takes no earlier turns.",
-                remedy="Send a single user message.",
-                provider=provider.name,
-            )
-        if not any(isinstance(p, Image) or p.text.strip() for p in prompt.question.parts):
-            raise InvalidRequest("The prompt is empty.", remedy="Send some text.")
 
     def _sealed_request(self, run: Run, prompt: Prompt) -> bytes | None:
         if not self._settings.keep_text_days:

@@ -14,7 +14,7 @@ from polydev.egress.notices import Notices
 from polydev.egress.policy import Judge
 from polydev.egress.stream import Stream
 from polydev.egress.upstream import Pool
-from polydev.models.egress import EgressPolicy
+from polydev.models.egress import EgressPolicy, Rule
 from polydev.secret import Secret
 
 _LEAF_SECONDS = 7 * 24 * 3600.0
@@ -26,6 +26,7 @@ class Bound:
 
     sealing: held while an answer of this binding is written, so that they are kept in order.
     kept_success: the spool already holds a 2xx answer of this binding.
+    asked: rules that admit one request and have admitted it.
     """
 
     id: str
@@ -37,6 +38,7 @@ class Bound:
     streams: set[Stream] = field(default_factory=set)
     sealing: asyncio.Lock = field(default_factory=asyncio.Lock)
     kept_success: bool = False
+    asked: set[Rule] = field(default_factory=set)
     _in_flight: int = 0
     _settled: asyncio.Event = field(default_factory=asyncio.Event)
 

@@ -32,7 +32,7 @@ from polydev.egress.relay import relay
 from polydev.egress.spool import ANSWER_BYTES, seal_answer, write_spool
 from polydev.egress.stream import StreamClosed
 from polydev.egress.upstream import Upstream
-from polydev.models.egress import EgressMode, Exchange, Rule
+from polydev.models.egress import ASKED_ALREADY, EgressMode, Exchange, Rule
 
 _REQUEST_BYTES = 2**20  # of a sealed request
 _KEEP_SECONDS = 5.0
@@ -142,6 +142,10 @@ class Passing:
             headers = witnessed(self._headers, host=self._host)
         if websocket:
             headers = [*headers, *_WEBSOCKET]
+        if rule.once:
+            if rule in bound.asked:
+                raise Refused(ASKED_ALREADY)
+            bound.asked.add(rule)
         return rule, h11.Request(method=self._method, target=target.line(), headers=headers)
 
     async def _take(self) -> Upstream:

@@ -8,10 +8,12 @@ never takes the place of a kept success.
 
 import base64
 import binascii
+import contextlib
 import datetime as dt
 import json
 import os
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +41,27 @@ def read_spool(path: Path, key: Secret[bytes]) -> SpooledAnswer:
     Raises OSError when it cannot be read, VaultProblem when `key` does not open it.
     """
     return open_answer(path.read_bytes(), key, binding_id=path.name.removesuffix(SUFFIX))
+
+
+def reseal_spool(path: Path, keys: Sequence[Secret[bytes]]) -> bool:
+    """Seals a kept answer with the first of `keys`, whichever of them it was sealed with.
+
+    False when it is so already. Raises OSError, and VaultProblem when none of the keys opens it.
+    """
+    binding_id = path.name.removesuffix(SUFFIX)
+    sealed = path.read_bytes()
+    for number, key in enumerate(keys):
+        with contextlib.suppress(VaultProblem):
+            content = open_bytes(key, sealed, binding_id.encode())
+            if number:
+                fresh = seal_bytes(keys[0], content, binding_id.encode())
+                write_spool(path.parent, binding_id, fresh)
+            return number > 0
+    raise VaultProblem(
+        f"{path} opens with none of the master keys that are held.",
+        remedy="Restore the key it was sealed with, or remove the file.",
+        reason="unknown_key",
+    )
 
 
 def open_answer(sealed: bytes, key: Secret[bytes], *, binding_id: str) -> SpooledAnswer:

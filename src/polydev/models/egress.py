@@ -33,6 +33,7 @@ class Rule:
         segments, empty segments, encoded separators or backslashes never reach a rule.
     sealed: the answer is kept by the gateway before the sandbox sees it (a token endpoint).
     websocket: admits the upgrade of a GET.
+    once: admitted a single time per binding, for CLIs that ask again by themselves.
     """
 
     method: str
@@ -40,6 +41,11 @@ class Rule:
     path: str
     sealed: bool = False
     websocket: bool = False
+    once: bool = False
+
+
+# Why a second request of a rule that admits one is refused.
+ASKED_ALREADY = "this was asked already and is admitted once"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,6 +103,11 @@ class Exchange:
     unreachable: str = ""
     headers: tuple[tuple[str, str], ...] = ()
     first_byte_seconds: float | None = None
+
+    @property
+    def asked_again(self) -> bool:
+        """The CLI repeated by itself what it may ask once."""
+        return self.refused == ASKED_ALREADY
 
 
 _policy: TypeAdapter[EgressPolicy] = TypeAdapter(EgressPolicy)

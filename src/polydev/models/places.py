@@ -40,7 +40,8 @@ class Launch:
     environment: added to the sandbox's own few variables; nothing of the host's comes along.
     files: path under HOME → content; written with mode 0600 before the process starts.
     needs_port: whether the loopback port is used; the unix socket always exists.
-    opening: lines to send at once, for what runs without a dialogue (the keeper).
+    opening: lines to send at once, before any of a dialogue's: what needs to know the place, and
+        whatever runs without a dialogue (the keeper).
     """
 
     argv: tuple[str, ...]

@@ -105,10 +105,15 @@ class LaunchOrder:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Step:
-    """What follows from one line: facts, and lines to send. `finished` closes the dialogue."""
+    """What follows from one line: facts, and lines to send. `finished` closes the dialogue.
+
+    retry_after_seconds: beside an end, when the CLI told a span: when trying again makes sense.
+        Whoever has a clock makes `RunFinished.retry_at` of it.
+    """
 
     events: tuple[Event, ...] = ()
     send: tuple[bytes, ...] = ()
+    retry_after_seconds: float | None = None
 
     @property
     def finished(self) -> bool:
@@ -123,7 +128,7 @@ class Dialogue(Protocol):
     """
 
     def open(self) -> tuple[bytes, ...]:
-        """The first lines to send."""
+        """The first lines to send, after the launch's own opening."""
 
     def receive(self, line: bytes) -> Step:
         """Takes one line of the CLI's standard output."""
@@ -172,11 +177,14 @@ class Observation:
     """What egress saw that the CLI does not pass on.
 
     trouble: why a failing answer failed, when its status tells; retry_at with it.
+    repeats: for a CLI that would now ask again by itself: the run ends instead, with this reason,
+        unless the CLI gives up at once.
     """
 
     windows: tuple[WindowObserved, ...] = ()
     trouble: EndReason | None = None
     retry_at: datetime | None = None
+    repeats: EndReason | None = None
 
 
 def finished(

@@ -3,11 +3,17 @@
 from collections.abc import Mapping
 
 from polydev.errors import UnknownModel
+from polydev.providers.acp import GEMINI, QWEN, AcpProvider
 from polydev.providers.base import Provider
 from polydev.providers.claude import ClaudeProvider
 from polydev.providers.codex import CodexProvider
 
-_ALL: tuple[Provider, ...] = (ClaudeProvider(), CodexProvider())
+_ALL: tuple[Provider, ...] = (
+    ClaudeProvider(),
+    CodexProvider(),
+    AcpProvider(GEMINI),
+    AcpProvider(QWEN),
+)
 
 PROVIDERS: Mapping[str, Provider] = {provider.name: provider for provider in _ALL}
 

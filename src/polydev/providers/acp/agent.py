@@ -31,6 +31,7 @@ class Login:
     answers: pattern of the paths whose failure is the run's failure; others may fail unharmed.
     header: what egress sets.
     environment, settings: beside the agent's own.
+    no_system: what stands in the place of an empty system prompt.
     """
 
     host: str
@@ -39,6 +40,7 @@ class Login:
     header: AddedHeader
     environment: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    no_system: str = ""
 
     def decides(self, exchange: Exchange) -> bool:
         """Whether the run stands and falls with this exchange."""
@@ -79,11 +81,14 @@ class History:
     method: the request that opens such a session: `session/load` or `session/resume`.
     file: path under HOME and content of the session file.
     replays: the agent repeats the answers of the past as if they were new, each in one piece.
+    always: sessions without a past are given an empty one too, which keeps the agent from
+        describing its surroundings in front of the question.
     """
 
     method: str
     file: Callable[[Past], tuple[str, bytes]]
     replays: bool
+    always: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,6 +114,7 @@ class Agent:
     logins: by `Credential.kind`.
     phrases: pattern in an error's text → what it means; the first that is found decides, before
         any status does.
+    repeats: it asks again by itself after a 429 or a 5xx, and cannot be told not to.
     """
 
     name: str
@@ -129,4 +135,5 @@ class Agent:
     guard: Guard = field(default_factory=Guard)
     phrases: tuple[tuple[str, EndReason], ...] = ()
     takes_images: bool = True
+    repeats: bool = False
     bound_to_address: str = ""

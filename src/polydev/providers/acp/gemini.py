@@ -7,7 +7,6 @@ either content is known by its form, under whatever name it is handed over.
 
 import hashlib
 import json
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import PurePosixPath
 from typing import Any
@@ -41,15 +40,17 @@ _KEPT = (
 )
 
 _GENERATE = ":streamGenerateContent"
+_CODE_ASSIST = (
+    "loadCodeAssist",
+    "retrieveUserQuota",
+    "listExperiments",
+    "fetchAdminControls",
+    "countTokens",
+    "streamGenerateContent",
+)
 _OAUTH = Login(
     host="cloudcode-pa.googleapis.com",
-    asks=(
-        (
-            "POST",
-            "/v1internal:(loadCodeAssist|retrieveUserQuota|listExperiments|fetchAdminControls"
-            "|countTokens|streamGenerateContent)",
-        ),
-    ),
+    asks=(("POST", f"/v1internal:({'|'.join(_CODE_ASSIST)})"),),
     answers=f"/v1internal:loadCodeAssist|/v1internal{_GENERATE}",
     header=AddedHeader(name="authorization", value="Bearer {access_token}"),
     environment={
@@ -69,6 +70,8 @@ _API_KEY = Login(
         "GOOGLE_GEMINI_BASE_URL": "{url}",
     },
     settings={"security": {"auth": {"selectedType": "gemini-api-key"}}},
+    # The CLI would send a system prompt with an empty text.
+    no_system="\N{WORD JOINER}",
 )
 
 _SETTINGS: dict[str, Any] = {
@@ -244,7 +247,7 @@ GEMINI = Agent(
         due=due,
         renewed=renewed,
     ),
-    history=History(method="session/load", file=session_file, replays=True),
+    history=History(method="session/load", file=session_file, replays=True, always=True),
     guard=Guard(
         question=("/", "$"),
         history=("/", "?", "<session_context>", "<hook_context>"),

@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Any
 
+from polydev.events import EndReason
 from polydev.models.accounts import Credential
 from polydev.models.egress import EgressMode, EgressPolicy, Exchange, Purpose, Rule
 from polydev.models.places import Launch
@@ -21,7 +22,7 @@ from polydev.secret import Secret
 
 # Nothing listens there: whatever an agent asks beside its provider's address fails at once, and
 # without a line in the log for what is known and does no harm.
-_NOWHERE = "http://127.0.0.1:1"
+_NOWHERE = "http://127.0.0.1:9"
 
 
 class AcpProvider:
@@ -51,7 +52,13 @@ class AcpProvider:
         return EgressPolicy(
             mode=EgressMode.INJECT,
             rules=tuple(
-                Rule(method=method, host=login.host, path=path) for method, path in login.asks
+                Rule(
+                    method=method,
+                    host=login.host,
+                    path=path,
+                    once=self._agent.repeats and path == login.answers,
+                )
+                for method, path in login.asks
             ),
             plain_host=login.host,
             added=(login.header,),
@@ -84,7 +91,9 @@ class AcpProvider:
             },
             files={
                 **self._settings(login),
-                self._agent.system_file: Secret(system_text(self._agent, order.prompt).encode()),
+                self._agent.system_file: Secret(
+                    (system_text(self._agent, order.prompt) or login.no_system).encode()
+                ),
                 **past,
             },
             needs_port=True,
@@ -109,12 +118,20 @@ class AcpProvider:
         return refresh.renewed(credential, answer, now) if refresh else credential
 
     def observe(self, exchange: Exchange, now: datetime) -> Observation:
-        """A 429 says too little here: what is used up is told in its body, which the agent reads."""
+        """A 429 says too little here: what is used up, its body tells, which the agent reads."""
+        status = exchange.status
         retry_at = retry_after(dict(exchange.headers).get("retry-after"), now)
-        decisive = any(login.decides(exchange) for login in self._agent.logins.values())
-        if not decisive or exchange.status in (400, 429):
-            return Observation(retry_at=retry_at)
-        return Observation(trouble=status_reason(exchange.status), retry_at=retry_at)
+        if not any(login.decides(exchange) for login in self._agent.logins.values()):
+            return Observation()
+        repeats: EndReason | None = None
+        if self._agent.repeats and status == 429:
+            # Where an agent does not let its provider's words through, this is all there is: APIs
+            # of this kind name a moment for a short rate, and none for a quota that is used up.
+            repeats = EndReason.RATE_LIMITED if retry_at else EndReason.WINDOW_EXHAUSTED
+        elif self._agent.repeats and status >= 500:
+            repeats = EndReason.PROVIDER_ERROR
+        trouble = None if status in (400, 429) else status_reason(status)
+        return Observation(trouble=trouble, retry_at=retry_at, repeats=repeats)
 
     def _keeper_launch(self, order: LaunchOrder, login: Login) -> Launch:
         refresh = self._agent.refresh
@@ -144,12 +161,10 @@ class AcpProvider:
 
     def _past(self, order: LaunchOrder, prompt: Prompt) -> Files:
         history = self._agent.history
-        turns = past_turns(self._agent, prompt)
-        if history is None or not turns:
+        if history is None or not (prompt.history or history.always):
             return {}
-        past = Past(
-            session_id=_session_id(order), workspace=order.place.workspace, turns=turns
-        )
+        turns = past_turns(self._agent, prompt)
+        past = Past(session_id=_session_id(order), workspace=order.place.workspace, turns=turns)
         path, content = history.file(past)
         return {path: Secret(content)}
 
@@ -157,7 +172,5 @@ class AcpProvider:
 def _session_id(order: LaunchOrder) -> str:
     """The same for what one connection asks within one conversation."""
     assert order.prompt is not None
-    beginning = json.dumps(
-        [order.prompt.system, order.prompt.turns[0].text()], ensure_ascii=False
-    )
+    beginning = json.dumps([order.prompt.system, order.prompt.turns[0].text()], ensure_ascii=False)
     return str(uuid.uuid5(uuid.UUID(order.identity), beginning))

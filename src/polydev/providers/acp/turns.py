@@ -31,9 +31,10 @@ def guarded(turn: Turn, beginnings: Sequence[str]) -> Turn:
 
 def past_turns(agent: Agent, prompt: Prompt) -> tuple[Turn, ...]:
     """The history as the agent's session file is to hold it: no blank turns, none that vanish."""
+    turns = prompt.history or (Turn(role="user", parts=()),)
     return tuple(
         guarded(turn, agent.guard.history) if turn.role == "user" else turn
-        for turn in map(_filled, prompt.history)
+        for turn in map(_filled, turns)
     )
 
 

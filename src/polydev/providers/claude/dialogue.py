@@ -124,7 +124,8 @@ class ClaudeDialogue:
     def _rate_limit(self, message: dict[str, Any]) -> list[Event]:
         info = message.get("rate_limit_info") or {}
         resets_at = _instant(info.get("resetsAt"))
-        if info.get("status") == "rejected":
+        # A short-rate 429 is "rejected" too, but names no window.
+        if info.get("status") == "rejected" and (info.get("rateLimitType") or resets_at):
             self._limit_rejected = True
             self._limit_resets_at = resets_at
         windows = info.get("unifiedWindows") or {}

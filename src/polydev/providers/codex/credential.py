@@ -6,7 +6,6 @@ tokens; their claims are read here, never believed: who may do what is the provi
 """
 
 import base64
-import binascii
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -15,6 +14,7 @@ from typing import Any
 
 from polydev.errors import CredentialUnreadable
 from polydev.models.accounts import Credential
+from polydev.providers.claims import claims_of
 from polydev.secret import Secret
 
 CREDENTIAL_FILE = PurePosixPath(".codex/auth.json")
@@ -118,18 +118,6 @@ def renewable(credential: Credential) -> Mapping[str, Secret[bytes]]:
         plan="",
         refresh_token=credential.refresh_token.reveal(),
     )
-
-
-def claims_of(token: str) -> dict[str, Any]:
-    """The claims of a JSON web token, unverified; nothing for any other text."""
-    parts = token.split(".")
-    if len(parts) != 3:
-        return {}
-    try:
-        value = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-    except (ValueError, binascii.Error):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def encode(value: Mapping[str, Any]) -> Secret[bytes]:

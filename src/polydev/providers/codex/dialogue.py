@@ -24,6 +24,10 @@ from polydev.events import (
 from polydev.models.runs import Image, Part, Prompt, Text, Turn
 from polydev.providers.base import Step, finished, integer
 
+# Where the CLI is told to renew its login. Nothing answers there: a run has nothing to renew, so an
+# error that names this address says that the provider refused the token.
+RENEWAL_URL = "http://127.0.0.1:9/oauth/token"
+
 _INITIALIZE, _THREAD, _HISTORY, _TURN = 1, 2, 3, 4
 
 # What `codexErrorInfo` says; an HTTP status decides where it carries one.
@@ -199,9 +203,11 @@ class CodexDialogue:
             case "interrupted":
                 return finished(EndReason.CANCELLED, "codex interrupted the answer.")
         error = _fields(turn, "error") or self._error
+        text = str(error.get("message") or "codex failed without a reason.")
+        if RENEWAL_URL in text:
+            return finished(EndReason.NEEDS_LOGIN, "ChatGPT refused the login's access token.")
         reason = _reason(error.get("codexErrorInfo"))
         retry_at = self._full_until if reason is EndReason.WINDOW_EXHAUSTED else None
-        text = str(error.get("message") or "codex failed without a reason.")
         return finished(reason, text[:600], retry_at=retry_at)
 
 

@@ -15,7 +15,7 @@ from polydev.models.places import Launch
 from polydev.models.runs import Prompt
 from polydev.providers.base import Catalogue, LaunchOrder, Observation, Program
 from polydev.providers.codex import credential as credentials
-from polydev.providers.codex.dialogue import CodexDialogue
+from polydev.providers.codex.dialogue import RENEWAL_URL, CodexDialogue
 from polydev.providers.retry import retry_after
 from polydev.secret import Secret
 
@@ -177,7 +177,7 @@ class CodexProvider:
             environment={
                 **environment,
                 # Else a refused token has it seek a new one, for 15 s, where it cannot get to.
-                "CODEX_REFRESH_TOKEN_URL_OVERRIDE": f"{_NOWHERE}/oauth/token",
+                "CODEX_REFRESH_TOKEN_URL_OVERRIDE": RENEWAL_URL,
             },
             files={
                 **installation,
