@@ -49,7 +49,8 @@ clean: ## Remove what was made here; the data directory stays
 
 .venv/installed: .venv/made requirements/dev.txt pyproject.toml
 	@echo "Installing Python packages …"
-	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --require-hashes -r requirements/dev.txt
+	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --require-hashes \
+	  -r requirements/dev.txt | sed -nu 's/^Collecting \([^ ]*\).*/  \1/p'
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 

@@ -1,6 +1,7 @@
 """What the suite needs to know of each provider, beside the provider itself."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -20,6 +21,9 @@ from polydev.sim.state import World
 class Sample:
     """host, path: where the provider is asked for an answer.
 
+    login: the kind of the login that the simulator gives.
+    repeats: its CLI asks again by itself after a 429 or a 5xx; runs end before that, by what
+        egress saw, so there is no recording of it.
     kind, window_headers: a window, and an answer's headers that say that half of it is used.
     full_headers: those of a 429 when it is used up; both reset at `RESETS_AT`. Without either the
         provider's headers say nothing of windows, and what a 429 means only its CLI tells.
@@ -27,6 +31,8 @@ class Sample:
 
     host: str
     path: str
+    login: str = "oauth"
+    repeats: bool = False
     kind: str = ""
     window_headers: Mapping[str, str] = field(default_factory=dict)
     full_headers: Mapping[str, str] = field(default_factory=dict)
@@ -69,6 +75,12 @@ SAMPLES: Mapping[str, Sample] = {
     "gemini": Sample(
         host="cloudcode-pa.googleapis.com",
         path="/v1internal:streamGenerateContent",
+    ),
+    "qwen": Sample(
+        host="coding-intl.dashscope.aliyuncs.com",
+        path="/v1/chat/completions",
+        login="coding_plan",
+        repeats=True,
     ),
 }
 
@@ -136,5 +148,9 @@ def secrets_in(files: Mapping[str, Secret[bytes]]) -> set[str]:
             found.add(value)
 
     for content in files.values():
-        walk(json.loads(content.reveal()), "")
+        text = content.reveal().decode()
+        if text.startswith("{"):
+            walk(json.loads(text), "")
+        else:
+            found |= {value for value in re.findall(r"KEY=(.*)", text) if len(value) > 20}
     return found

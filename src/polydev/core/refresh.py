@@ -83,6 +83,7 @@ async def run_refresh(
             )
         )
 
+    unreachable = asyncio.Event()
     async with await sandboxes.open(launch) as sandbox:
         binding = await egress.bind(
             connection_id=connection.id,
@@ -90,32 +91,42 @@ async def run_refresh(
             listeners=sandbox.listeners,
             sentinel=None,
             seal_key=seal_key,
+            on_exchange=lambda exchange: unreachable.set() if exchange.unreachable else None,
         )
         async with binding:
             process = await sandbox.start()
             # `launch` is pure: asked again, it gives the same opening.
             await process.send(launch(sandbox.place).opening)
-            await _until_answered(process, binding)
+            await _until_answered(process, binding.sealed, unreachable)
     if not binding.sealed.is_set():
-        unreachable = next((e.unreachable for e in binding.exchanges if e.unreachable), "")
+        reason = next((e.unreachable for e in binding.exchanges if e.unreachable), "")
         raise ProviderProblem(
             f"{provider.title} did not answer a refresh: "
-            f"{unreachable or mask_tokens(process.stderr_tail().strip()[-200:]) or 'no request'}.",
+            f"{reason or mask_tokens(process.stderr_tail().strip()[-200:]) or 'no request'}.",
             remedy="The login is unchanged; it is tried again by itself.",
             provider=provider.name,
         )
     return binding
 
 
-async def _until_answered(process: Process, binding: Binding) -> None:
-    """Until an answer is sealed, the CLI has ended, or the time is up."""
-    answered = asyncio.create_task(binding.sealed.wait())
-    ended = asyncio.create_task(_read_away(process))
+async def _until_answered(
+    process: Process, sealed: asyncio.Event, unreachable: asyncio.Event
+) -> None:
+    """Until an answer is sealed, the CLI has ended, or the time is up.
+
+    Also when a request came to nothing: some CLIs go on trying for minutes, and asking again with
+    a refresh token that may have arrived could cost the login.
+    """
+    waits = {
+        asyncio.create_task(sealed.wait()),
+        asyncio.create_task(unreachable.wait()),
+        asyncio.create_task(_read_away(process)),
+    }
     try:
-        await asyncio.wait({answered, ended}, timeout=_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(waits, timeout=_SECONDS, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        answered.cancel()
-        ended.cancel()
+        for wait in waits:
+            wait.cancel()
 
 
 async def _read_away(process: Process) -> None:

@@ -22,6 +22,7 @@ import structlog
 from polydev.config import EgressSettings
 from polydev.egress.binding import Binding, OnExchange, process_gone
 from polydev.egress.channel import SETTLE_SECONDS, Channel, ChannelClosed, Message
+from polydev.egress.hold import let_go
 from polydev.egress.notices import presentable
 from polydev.errors import EgressProblem
 from polydev.models.egress import EgressPolicy, Exchange, exchange_from_dict, policy_to_dict
@@ -73,6 +74,8 @@ class Egress:
     async def __aenter__(self) -> Self:
         """Raises EgressProblem when the process does not come up."""
         self._spool.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not await let_go(self._spool, SETTLE_SECONDS + _ANSWER_SECONDS):
+            log.error("another egress process still works on this spool", spool=str(self._spool))
         ours, theirs = Channel.pair()
         self._channel = Channel(ours)
         try:

@@ -82,7 +82,8 @@ class Passing:
         except Unreachable as problem:
             if self._answering:
                 self._services.notices.log("answer cut off", host=self._host, reason=problem.reason)
-                self._down.stream.abort()
+                # Not aborted: what came before the cut is the sandbox's, and the missing end tells.
+                self._down.stream.close()
                 raise StreamClosed from problem
             self.report(problem.status, unreachable=problem.reason)
             await self._down.refuse(problem.status, problem.reason)

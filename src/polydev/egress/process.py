@@ -21,6 +21,7 @@ from polydev.egress.bound import Bound, Services
 from polydev.egress.channel import SETTLE_SECONDS, Channel, ChannelClosed, Message
 from polydev.egress.dial import Dialer
 from polydev.egress.headers import Token
+from polydev.egress.hold import hold
 from polydev.egress.notices import Notices
 from polydev.egress.policy import Judge
 from polydev.egress.serve import serve
@@ -35,6 +36,7 @@ async def run_process(end: socket.socket) -> None:
     if received is None:
         return
     try:
+        hold(Path(received[0]["spool"]))  # as long as this process lives
         services = _set_up(channel, received[0])
     except (OSError, ssl.SSLError, ValueError) as error:
         await channel.send({"failed": str(error)})

@@ -13,6 +13,7 @@ from polydev.sim.speech import Answer, Prompt, Tool, Turn, pieces
 
 # The CLI describes its surroundings in a part of its own, before the person's words.
 _SURROUNDINGS = "<session_context>"
+_JOINER = "\N{WORD JOINER}"
 
 
 def prompt_of(body: Mapping[str, Any]) -> Prompt:
@@ -83,7 +84,9 @@ def _turn(entry: Mapping[str, Any]) -> Turn:
     if entry.get("role") == "model":
         return Turn(role="assistant", text=_text(parts), images=images)
     said = [part for part in parts if not str(part.get("text")).startswith(_SURROUNDINGS)]
-    return Turn(role="user" if said else "system", text=_text(said or parts), images=images)
+    # A joiner in front is nothing to a model; it keeps the CLI from taking words for a command.
+    text = _text(said or parts).lstrip(_JOINER)
+    return Turn(role="user" if said else "system", text=text, images=images)
 
 
 def _parts(content: Any) -> list[dict[str, Any]]:
