@@ -41,6 +41,9 @@ from polydev.store import Store
 log = structlog.get_logger()
 
 _DRAIN_SECONDS = 5
+# Longer than clients keep an idle connection (httpx: 5 s): one that is closed while the next
+# request is on its way looks to them like a failure.
+_KEEP_ALIVE_SECONDS = 75
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -208,6 +211,7 @@ def _server(app: ASGIApp) -> _Server:
             lifespan="off",
             server_header=False,
             timeout_graceful_shutdown=_DRAIN_SECONDS,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         )
     )
 

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import structlog
@@ -36,9 +37,9 @@ def set_up_logging(settings: LogSettings) -> None:
         cache_logger_on_first_use=False,
     )
     # Libraries say what goes wrong in them through the standard module.
-    logging.basicConfig(
-        level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(message)s"
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_MaskingFormatter("%(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 
 def masked(_: WrappedLogger, __: str, fields: EventDict) -> EventDict:
@@ -46,5 +47,20 @@ def masked(_: WrappedLogger, __: str, fields: EventDict) -> EventDict:
     return {name: _masked_value(value) for name, value in fields.items()}
 
 
+class _MaskingFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return mask_tokens(super().format(record))
+
+
 def _masked_value(value: Any) -> Any:
-    return mask_tokens(value) if isinstance(value, str) else value
+    match value:
+        case None | bool() | int() | float():
+            return value
+        case str():
+            return mask_tokens(value)
+        case Mapping():
+            return {str(name): _masked_value(part) for name, part in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [_masked_value(part) for part in value]
+        case _:
+            return mask_tokens(str(value))

@@ -17,6 +17,7 @@ from polydev.sim.records import Record
 from tests.e2e.conftest import House, NewGateway, Subscription
 from tests.e2e.events import all_events, submit
 from tests.e2e.gateway import MARKER, Gateway, Person
+from tests.e2e.processes import all_gone
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real]
 
@@ -78,6 +79,7 @@ def _token_used(sim: Simulator, account: Account) -> str:
 async def _at_once(person: Person, provider: str, count: int) -> list[str]:
     """The ends of so many runs asked for at the same time."""
     client = person.http()
+    client.timeout = 500  # the last of them wait long for their turn
     ids = await asyncio.gather(
         *(submit(client, model=provider, prompt=QUESTION) for _ in range(count))
     )
@@ -155,6 +157,7 @@ async def _refreshing(gateway: Gateway, sim: Simulator):
     gateway.settings = settings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("provider", ["claude"], indirect=True)
 async def test_a_kill_before_the_refresh_is_answered_costs_nothing(
     sim: Simulator, programs: Path, provider: str, new_gateway: NewGateway
@@ -163,8 +166,9 @@ async def test_a_kill_before_the_refresh_is_answered_costs_nothing(
     ada, account = await _connected(gateway, sim, provider)
     (record,) = (await gateway.owner("GET", "/owner/connections")).json()
     # Longer than a start takes: the next gateway comes while the old refresh is under way.
-    sim.world.turn(account, {"refresh_delay_seconds": 5})
+    sim.world.turn(account, {"refresh_delay_seconds": 10})
     async with _refreshing(gateway, sim):
+        of_the_old_one = gateway.processes()
         await gateway.kill()
         sim.world.turn(account, {"refresh_delay_seconds": None})
         await gateway.start()
@@ -173,6 +177,7 @@ async def test_a_kill_before_the_refresh_is_answered_costs_nothing(
             return (await gateway.connection(record["id"]))["refreshed_at"] is not None
 
         await _until(written_back)
+        await all_gone(of_the_old_one, within=20)
     await _answered(ada, provider)
     assert account.counters["refreshes_refused"] == 0
     await ada.close()
