@@ -43,7 +43,7 @@ class RunSettings(Section):
         180, gt=0, description="A CLI that says nothing for this long is stopped."
     )
     keep_text_days: float = Field(
-        7, ge=0, description="How long texts of runs are kept, sealed; 0 keeps none."
+        7, ge=0, le=36500, description="How long texts of runs are kept, sealed; 0 keeps none."
     )
 
 

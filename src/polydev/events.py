@@ -28,6 +28,7 @@ class EndReason(StrEnum):
     INVALID_REQUEST = "invalid_request"  # the provider refused what was asked
     CLI_FAILED = "cli_failed"  # died, printed nonsense, said nothing
     SANDBOX_FAILED = "sandbox_failed"
+    GATEWAY_FAILED = "gateway_failed"  # polydev's own store or code failed
     GATEWAY_STOPPED = "gateway_stopped"  # the gateway ended while the run was in flight
 
 

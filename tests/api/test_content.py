@@ -1,4 +1,5 @@
 import base64
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -28,7 +29,9 @@ def test_turns_stay_apart():
 
 
 def test_neighbours_of_one_role_are_joined_as_the_vendors_do():
-    made = turns([_text("user", "a"), _text("user", "b"), _text("assistant", "c"), _text("user", "d")])
+    made = turns(
+        [_text("user", "a"), _text("user", "b"), _text("assistant", "c"), _text("user", "d")]
+    )
     assert [turn.text() for turn in made] == ["a\n\nb", "c", "d"]
     picture = Image(media_type="image/png", data=DATA)
     (only,) = turns([("user", (picture,)), _text("user", "what is it?")])
@@ -57,7 +60,7 @@ def test_roles_always_alternate_and_no_text_is_lost(messages):
     except InvalidRequest:
         assert not messages or messages[-1][0] == "assistant"
         return
-    assert all(one.role != other.role for one, other in zip(made, made[1:], strict=False))
+    assert all(one.role != other.role for one, other in pairwise(made))
     kept = [part.text for turn in made for part in turn.parts if isinstance(part, Text)]
     for _, text in messages:
         assert text in kept
@@ -103,9 +106,9 @@ def _connection(**headers: str) -> HTTPConnection:
 
 
 def test_only_what_would_change_the_answer_is_ignored_aloud():
-    request = _Request(model="m", n=1, tools=[], user="me", seed=3, top_k=None, temperature=0.5)  # type: ignore[call-arg]
+    request = _Request(model="m", n=1, tools=[], user="me", seed=3, top_k=None, temperature=0.5)
     assert ignored_parameters(request, HARMLESS) == ["seed", "temperature"]
-    request = _Request(model="m", n=2, tools=[{}])  # type: ignore[call-arg]
+    request = _Request(model="m", n=2, tools=[{}])
     assert ignored_parameters(request, HARMLESS) == ["n", "tools"]
 
 

@@ -87,7 +87,9 @@ def test_a_path_belongs_to_a_surface(path: str, headers: dict[str, str], format:
 
 def test_retry_after_is_whole_seconds_and_never_in_the_past():
     for seconds, least, most in ((100.4, 100, 101), (0.2, 1, 1), (-50, 1, 1)):
-        error = errors.TooManyRequests("x", retry_at=dt.datetime.now(dt.UTC) + dt.timedelta(seconds=seconds))
+        error = errors.TooManyRequests(
+            "x", retry_at=dt.datetime.now(dt.UTC) + dt.timedelta(seconds=seconds)
+        )
         assert least <= int(headers_of(error)["retry-after"]) <= most
     assert "retry-after" not in headers_of(errors.ProviderProblem("x"))
 
@@ -147,5 +149,3 @@ def test_limits_outages_and_dead_logins_are_told_apart():
     assert status(EndReason.NEEDS_LOGIN) == (403, "needs_login")
     assert status(EndReason.PROVIDER_ERROR) == (502, "provider_error")
     assert status(EndReason.TIMED_OUT) == (504, "run_timed_out")
-
-

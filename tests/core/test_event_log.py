@@ -1,5 +1,4 @@
 import asyncio
-import contextlib
 
 import pytest
 
@@ -109,11 +108,15 @@ async def test_readers_begin_anywhere_and_all_see_the_same():
 
 async def test_a_reader_that_leaves_disturbs_nobody():
     log = EventLog()
-    async with contextlib.aclosing(log.follow()) as records:
-        reading = asyncio.create_task(anext(records))
-        await _next_turn()
-        reading.cancel()
-        await asyncio.wait({reading})
+
+    async def read() -> None:
+        async for _ in log.follow():
+            pass
+
+    reading = asyncio.create_task(read())
+    await _next_turn()
+    reading.cancel()
+    await asyncio.wait({reading})
     log.append(END)
     async with asyncio.timeout(5):
         assert isinstance((await anext(log.follow())).event, RunFinished)

@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from sqlalchemy import event
 
 from polydev.core import event_writer
 from polydev.core.event_writer import EventWriter
@@ -26,6 +25,7 @@ from polydev.store import Store
 from polydev.store.runs import EventBatch
 from polydev.vault import Vault
 from tests.core.conftest import run_on
+from tests.full_disk import FullDisk
 
 pytestmark = pytest.mark.anyio
 
@@ -52,9 +52,7 @@ class Bench:
 
     def record(self, run: Run, event: Event) -> Recorded:
         self.numbers[run.id] += 1
-        recorded = Recorded(
-            number=self.numbers[run.id], at=dt.datetime.now(dt.UTC), event=event
-        )
+        recorded = Recorded(number=self.numbers[run.id], at=dt.datetime.now(dt.UTC), event=event)
         self.writer.record(run.id, recorded)
         return recorded
 
@@ -93,20 +91,6 @@ async def bench_of(
 async def bench(store: Store, vault: Vault, connection: Connection) -> AsyncIterator[Bench]:
     async with bench_of(store, vault, connection) as bench:
         yield bench
-
-
-class FullDisk:
-    """SQLite's own limit: what would make the file grow fails as on a full disk."""
-
-    def __init__(self, store: Store) -> None:
-        self._engine = store.runs._database.engine.sync_engine
-        self.full = False
-        event.listen(self._engine, "begin", self._set)
-
-    def _set(self, connection) -> None:
-        pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
-        # Never below what the file has; that much may still be overwritten.
-        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages if self.full else 2**30}")
 
 
 async def test_events_are_stored_soon_and_together(bench: Bench):

@@ -70,5 +70,3 @@ logging.getLogger("some.library").warning("saw %s", {token!r})
     if json_lines:
         first = json.loads(done.stderr.splitlines()[0])
         assert first["event"] == "plain"
-
-

@@ -86,7 +86,9 @@ class House:
 
 
 @contextlib.asynccontextmanager
-async def _house(data: Path, sim: Simulator, programs: Path, **settings: str) -> AsyncIterator[House]:
+async def _house(
+    data: Path, sim: Simulator, programs: Path, **settings: str
+) -> AsyncIterator[House]:
     async with Gateway(
         data, {**simulated(sim), "POLYDEV_PROGRAMS": str(programs), **settings}
     ) as gateway:
@@ -109,9 +111,7 @@ async def scripted_house(
     sim: Simulator, scripted_programs: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[House]:
     """With the scripted CLI, which does what its prompt says."""
-    async with _house(
-        tmp_path_factory.mktemp("sc") / "data", sim, scripted_programs
-    ) as house:
+    async with _house(tmp_path_factory.mktemp("sc") / "data", sim, scripted_programs) as house:
         yield house
 
 

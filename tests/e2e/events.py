@@ -1,7 +1,7 @@
 """A run's events as a native client reads them."""
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 import httpx
@@ -16,7 +16,7 @@ async def submit(client: httpx.AsyncClient, **fields: Any) -> str:
 
 async def follow(
     client: httpx.AsyncClient, run_id: str, headers: Mapping[str, str] | None = None
-) -> AsyncIterator[dict[str, Any]]:
+) -> AsyncGenerator[dict[str, Any], None]:
     """The events by SSE, each with its `id` line checked against its number."""
     async with client.stream(
         "GET", f"/v1/runs/{run_id}/events", headers=dict(headers or {})

@@ -133,6 +133,11 @@ class Gateway:
         assert self._process is not None
         self.processes()
         self._process.send_signal(number)
+        return await self.ended()
+
+    async def ended(self) -> int:
+        """Its exit code, once it has ended."""
+        assert self._process is not None
         try:
             async with asyncio.timeout(STOP_SECONDS):
                 return await self._process.wait()

@@ -16,10 +16,10 @@ def descendants(pid: int) -> frozenset[tuple[int, int]]:
     found: set[tuple[int, int]] = set()
     waiting = [pid]
     while waiting:
-        for child in parents.get(waiting.pop(), ()):
-            if child not in found:
-                found.add(child)
-                waiting.append(child[0])
+        for process in parents.get(waiting.pop(), ()):
+            if process not in found:
+                found.add(process)
+                waiting.append(process[0])
     return frozenset(found)
 
 

@@ -8,7 +8,6 @@ Its question is a JSON object with one command, or anything else, which it says 
     {"do": "ask", "requests": [{"over": "socket" | "direct", …}, …]}  says what came of each
 """
 
-import os
 from pathlib import Path
 
 from polydev.core.programs import Programs
@@ -23,7 +22,7 @@ def install(directory: Path) -> Path:
     file = Programs(directory).file(program)
     file.parent.mkdir(parents=True)
     file.write_text(_SCRIPT.read_text())
-    os.chmod(file, 0o755)
+    file.chmod(0o755)
     manifest = directory / "node_modules" / program.package / "package.json"
     manifest.parent.mkdir(parents=True)
     manifest.write_text('{"version": "0.0.0"}')

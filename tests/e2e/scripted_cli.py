@@ -8,16 +8,17 @@ import signal
 import socket
 import sys
 import time
+from typing import Any
 
 SECONDS = 20
 
 
-def show(message):
+def show(message: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(message) + "\n")
     sys.stdout.flush()
 
 
-def say(text):
+def say(text: str) -> None:
     show(
         {
             "type": "stream_event",
@@ -29,7 +30,7 @@ def say(text):
     )
 
 
-def end():
+def end() -> None:
     usage = {"input_tokens": 3, "output_tokens": 5}
     show(
         {
@@ -43,20 +44,20 @@ def end():
 
 
 class OverSocket(http.client.HTTPConnection):
-    def connect(self):
+    def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(SECONDS)
         self.sock.connect(os.environ["ANTHROPIC_UNIX_SOCKET"])
 
 
-def ask(request):
+def ask(request: dict[str, Any]) -> dict[str, Any]:
     """Status and body of what egress answers, or why nothing came."""
     try:
         if request["over"] == "direct":
             with socket.create_connection((request["host"], request["port"]), 5):
                 return {"reached": True}
         connection = OverSocket(request.get("host", "api.anthropic.com"), timeout=SECONDS)
-        headers = {name: value for name, value in request.get("headers", {}).items()}
+        headers = dict(request.get("headers", {}))
         sentinel = os.environ["CLAUDE_CODE_OAUTH_TOKEN"]
         headers.setdefault("authorization", "Bearer " + sentinel)
         connection.request(
@@ -68,7 +69,7 @@ def ask(request):
         return {"error": type(error).__name__, "words": str(error)}
 
 
-def carry_out(command):
+def carry_out(command: dict[str, Any]) -> None:
     what = command["do"]
     if what == "say":
         say(command["text"])
@@ -99,7 +100,7 @@ def carry_out(command):
         say(json.dumps([ask(request) for request in command["requests"]]))
 
 
-def main():
+def main() -> None:
     for line in sys.stdin:
         message = json.loads(line)
         if message.get("shouldQuery") is False:
@@ -110,11 +111,12 @@ def main():
         show({"type": "system", "subtype": "init", "model": "scripted"})
         try:
             command = json.loads(text)
-            what = command["do"]
-        except (ValueError, KeyError, TypeError):
-            say("You said: " + text)
-        else:
+        except ValueError:
+            command = None
+        if isinstance(command, dict) and "do" in command:
             carry_out(command)
+        else:
+            say("You said: " + text)
         end()
 
 

@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 
+from polydev.sim.control import credential_of
 from tests.e2e.conftest import House, NewGateway
 from tests.e2e.events import all_events, submit
 from tests.e2e.gateway import MARKER, Gateway, Person
@@ -173,9 +175,7 @@ WRONG: dict[str, list[dict[str, Any]]] = {
     [(path, change) for path, changes in WRONG.items() for change in changes],
     ids=[f"{path}-{index}" for path, changes in WRONG.items() for index in range(len(changes))],
 )
-async def test_wrong_types_and_values(
-    client: httpx.AsyncClient, path: str, change: dict[str, Any]
-):
+async def test_wrong_types_and_values(client: httpx.AsyncClient, path: str, change: dict[str, Any]):
     body = {**_valid(path), **change} if change else {}
     answer = await client.post(
         path, content=json.dumps(body), headers={"content-type": "application/json"}
@@ -321,7 +321,7 @@ async def test_an_enormous_prompt_and_a_body_over_the_limit(
         assert answer.status_code == 413, answer.text
         assert "100000" in _error(answer)["message"]
 
-        async def endless():
+        async def endless() -> AsyncIterator[bytes]:
             for _ in range(100):
                 yield b"x" * 10_000
 
@@ -331,8 +331,6 @@ async def test_an_enormous_prompt_and_a_body_over_the_limit(
 
 
 async def test_a_full_queue(scripted_programs: Any, new_gateway: NewGateway, sim: Any):
-    from polydev.sim.control import credential_of
-
     gateway: Gateway = await new_gateway(
         scripted_programs, POLYDEV_RUNS__CONCURRENT="1", POLYDEV_RUNS__QUEUE="2"
     )

@@ -196,8 +196,8 @@ async def test_a_native_run_goes_on_without_its_client(subscription: Subscriptio
     subscription.turn(pace_seconds=0.02)
     client = subscription.person.http()
     run_id = await submit(client, model=subscription.provider, prompt=f"{MARKER}: count to 40")
-    async with contextlib.aclosing(follow(client, run_id)) as events:
-        async for event in events:
+    async with contextlib.aclosing(follow(client, run_id)) as live:
+        async for event in live:
             if event["type"] == "text.delta":
                 break
     await subscription.person.close()

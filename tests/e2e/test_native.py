@@ -56,8 +56,8 @@ async def test_events_resume_while_the_run_goes_on(subscription: Subscription):
     client = subscription.person.http()
     run_id = await submit(client, model=subscription.provider, prompt=COUNTING)
     seen = []
-    async with contextlib.aclosing(follow(client, run_id)) as events:
-        async for event in events:
+    async with contextlib.aclosing(follow(client, run_id)) as live:
+        async for event in live:
             seen.append(event)
             if event["type"] == "text.delta":
                 break  # this reader leaves in the middle
@@ -81,9 +81,7 @@ async def test_a_websocket_carries_the_same_events(subscription: Subscription):
 
 
 async def test_a_websocket_without_a_good_key_is_refused(subscription: Subscription):
-    run_id = await submit(
-        subscription.person.http(), model=subscription.provider, prompt=COUNTING
-    )
+    run_id = await submit(subscription.person.http(), model=subscription.provider, prompt=COUNTING)
     url = _events_url(subscription.person, run_id)
     with pytest.raises(websockets.InvalidStatus) as refused:
         await websocket(url)
@@ -96,8 +94,8 @@ async def test_delete_cancels_a_run_upstream_too(subscription: Subscription):
     subscription.turn(pace_seconds=0.2)
     client = subscription.person.http()
     run_id = await submit(client, model=subscription.provider, prompt=f"{MARKER}: count to 3000")
-    async with contextlib.aclosing(follow(client, run_id)) as events:
-        async for event in events:
+    async with contextlib.aclosing(follow(client, run_id)) as live:
+        async for event in live:
             if event["type"] == "text.delta":
                 break
     abandoned = subscription.account.counters["abandoned"]
@@ -115,9 +113,7 @@ async def test_delete_cancels_a_run_upstream_too(subscription: Subscription):
 
 
 async def test_another_persons_run_does_not_exist(subscription: Subscription, house: House):
-    run_id = await submit(
-        subscription.person.http(), model=subscription.provider, prompt=COUNTING
-    )
+    run_id = await submit(subscription.person.http(), model=subscription.provider, prompt=COUNTING)
     other = await house.person("eve")
     client = other.http()
     for method, path in (("GET", ""), ("DELETE", ""), ("GET", "/events")):
@@ -125,9 +121,7 @@ async def test_another_persons_run_does_not_exist(subscription: Subscription, ho
         assert answer.status_code == 404
         assert answer.json()["error"]["code"] == "not_found"
     assert (await client.get("/v1/runs")).json() == []
-    answer = await client.post(
-        "/v1/runs", json={"model": subscription.provider, "prompt": MARKER}
-    )
+    answer = await client.post("/v1/runs", json={"model": subscription.provider, "prompt": MARKER})
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, "no_connection")
     with pytest.raises(websockets.InvalidStatus) as refused:
         await websocket(

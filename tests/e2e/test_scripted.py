@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from tests.e2e import scripted
 from tests.e2e.conftest import House, NewGateway
 from tests.e2e.events import all_events, follow, submit, text_of
 from tests.e2e.gateway import MARKER, Failed, Gateway, simulated
-from tests.e2e.processes import alive
+from tests.e2e.processes import alive, command_line
 
 pytestmark = pytest.mark.anyio
 
@@ -160,7 +161,7 @@ async def test_a_missing_cli_says_how_to_install_it(
     message = {"role": "user", "content": MARKER}
     for path in ("/v1/chat/completions", "/v1/messages", "/v1/runs"):
         body = {"model": "claude", "max_tokens": 9, "messages": [message]}
-        answer = await client.post(path, json=body if path != "/v1/runs" else body)
+        answer = await client.post(path, json=body)
         assert answer.status_code == 503, answer.text
         error = answer.json()["error"]
         assert error["reason"] == "program_missing"
@@ -208,7 +209,7 @@ async def _refused_start_beside(gateway: Gateway) -> str:
     second = Gateway(gateway.data, gateway.settings)
     # Its own words apart from those of the first.
     process = await asyncio.create_subprocess_exec(
-        *(os.sys.executable, "-m", "polydev", "up"),  # type: ignore[attr-defined]
+        *(sys.executable, "-m", "polydev", "up"),
         env=second.environment(),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
@@ -255,12 +256,7 @@ async def test_a_gateway_whose_egress_dies_ends_with_an_error(
     scripted_programs: Path, sim: Simulator, new_gateway: NewGateway
 ):
     gateway: Gateway = await new_gateway(scripted_programs)
-    from tests.e2e.processes import command_line
-
     (egress,) = [pid for pid, _ in gateway.processes() if "polydev.egress" in command_line(pid)]
     os.kill(egress, 9)
-    assert gateway._process is not None
-    async with asyncio.timeout(20):
-        assert await gateway._process.wait() == 1
-    gateway.stdout += (await gateway._process.stdout.read()).decode()  # type: ignore[union-attr]
+    assert await gateway.ended() == 1
     assert "egress" in gateway.output

@@ -12,8 +12,8 @@ from tests.e2e.conftest import House, NewGateway, Subscription, secrets_of
 from tests.e2e.events import all_events, follow, submit
 from tests.e2e.gateway import MARKER, Gateway
 from tests.e2e.processes import (
-    all_gone,
     alive,
+    all_gone,
     command_line,
     in_namespace_of_their_own,
     mounts,
@@ -32,8 +32,8 @@ async def _in_flight(subscription: Subscription, *, deltas: int = 1, **more: Any
     subscription.turn(pace_seconds=0.5)
     client = subscription.person.http()
     run_id = await submit(client, model=subscription.provider, prompt=LONG, **more)
-    async with contextlib.aclosing(follow(client, run_id)) as events:
-        async for event in events:
+    async with contextlib.aclosing(follow(client, run_id)) as live:
+        async for event in live:
             deltas -= event["type"] == "text.delta"
             if not deltas:
                 break

@@ -128,9 +128,7 @@ async def test_message_list_and_system_prompt_reach_the_provider_as_turns(
         ],
     )
     (prompt,) = subscription.prompts()
-    turns = [
-        (role, text) for role, text in _said(prompt) if MARKER in text and system not in text
-    ]
+    turns = [(role, text) for role, text in _said(prompt) if MARKER in text and system not in text]
     assert [role for role, _ in turns] == ["user", "assistant", "user", "assistant", "user"]
     for (_, text), words in zip(
         turns,

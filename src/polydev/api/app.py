@@ -42,6 +42,7 @@ def _app(services: Services) -> FastAPI:
     app.add_exception_handler(PolydevError, problems.on_polydev_error)
     app.add_exception_handler(RequestValidationError, problems.on_validation_error)
     app.add_exception_handler(HTTPException, problems.on_http_error)
+    app.add_exception_handler(Exception, problems.on_unexpected)
     return app
 
 

@@ -91,7 +91,7 @@ class ChatRequest(BaseModel):
     max_completion_tokens: int | None = Field(None, ge=1)
 
 
-@router.post("/v1/chat/completions", tags=["OpenAI"])
+@router.post("/v1/chat/completions", tags=["OpenAI"], responses=sse.DESCRIBED)
 async def create_chat_completion(
     body: ChatRequest, request: Request, caller: CallerDependency, services: ServicesDependency
 ) -> Response:
@@ -102,7 +102,9 @@ async def create_chat_completion(
     if body.stream:
         usage = body.stream_options is not None and body.stream_options.include_usage
         events = await first_words(active, request)
-        return sse.response(_chunks(active, events, body.model, include_usage=usage), headers)
+        return sse.EventStream(
+            _chunks(active, events, body.model, include_usage=usage), headers, active.cancel
+        )
     answer = await whole_answer(active, request)
     return JSONResponse(_completion(active, answer, body.model), headers=headers)
 

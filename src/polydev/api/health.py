@@ -9,13 +9,13 @@ from polydev.api.dependencies import ServicesDependency
 router = APIRouter(tags=["Health"])
 
 
-@router.get("/healthz")
+@router.get("/healthz", response_class=PlainTextResponse)
 async def healthz() -> PlainTextResponse:
     """Alive: the process answers."""
     return PlainTextResponse("ok\n")
 
 
-@router.get("/readyz")
+@router.get("/readyz", responses={503: {"description": "Something is in the way."}})
 async def readyz(services: ServicesDependency) -> Response:
     """Ready: runs can be executed. 503 names what is in the way."""
     problems = await services.runs.obstacles()
@@ -24,6 +24,6 @@ async def readyz(services: ServicesDependency) -> Response:
     )
 
 
-@router.get("/metrics")
+@router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(services: ServicesDependency) -> Response:
     return Response(services.metrics.text(), media_type=CONTENT_TYPE_LATEST)

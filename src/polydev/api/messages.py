@@ -72,7 +72,7 @@ class MessagesRequest(BaseModel):
     stop_sequences: Annotated[list[StopSequence], Field(max_length=16)] | None = None
 
 
-@router.post("/v1/messages", tags=["Anthropic"])
+@router.post("/v1/messages", tags=["Anthropic"], responses=sse.DESCRIBED)
 async def create_message(
     body: MessagesRequest,
     request: Request,
@@ -85,7 +85,7 @@ async def create_message(
     headers["polydev-run-id"] = headers["request-id"] = active.run.id
     if body.stream:
         events = await first_words(active, request)
-        return sse.response(_stream(active, events, body.model), headers)
+        return sse.EventStream(_stream(active, events, body.model), headers, active.cancel)
     answer = await whole_answer(active, request)
     return JSONResponse(_message(active, answer, body.model), headers=headers)
 

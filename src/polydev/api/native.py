@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query, WebSocket, WebSocketDisconnect
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from polydev.api import problems, sse
@@ -114,7 +114,12 @@ async def cancel_run(
     return record(await services.runs.cancel(caller, run_id))
 
 
-@router.get("/v1/runs/{run_id}/events", tags=["Runs"])
+@router.get(
+    "/v1/runs/{run_id}/events",
+    tags=["Runs"],
+    response_class=StreamingResponse,
+    responses=sse.DESCRIBED,
+)
 async def stream_events(
     run_id: str,
     caller: CallerDependency,
@@ -126,7 +131,7 @@ async def stream_events(
     if last_event_id is not None and last_event_id.isdecimal() and len(last_event_id) < 19:
         after = int(last_event_id)
     events = await services.runs.events(caller, run_id, after)
-    return sse.response(_lines(events), {"polydev-run-id": run_id})
+    return sse.EventStream(_lines(events), {"polydev-run-id": run_id})
 
 
 @router.websocket("/v1/runs/{run_id}/events")

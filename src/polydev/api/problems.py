@@ -17,7 +17,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
-from polydev.errors import InvalidRequest, NotFound, PolydevError
+from polydev.errors import Busy, InvalidRequest, NotFound, PolydevError
 
 _ANTHROPIC_TYPES = {
     400: "invalid_request_error",
@@ -98,8 +98,9 @@ def headers_of(error: PolydevError) -> Mapping[str, str]:
         headers["retry-after"] = str(max(1, math.ceil(seconds)))
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
-    if error.status in (401, 403, 429) or error.retry_at is not None:
-        # The SDKs try again by themselves; a window that opens in hours is not worth it.
+    if not isinstance(error, Busy):
+        # The SDKs ask again by themselves after most errors; what may have reached the provider
+        # is never repeated for them. Only a full queue has surely run nothing.
         headers["x-should-retry"] = "false"
     return headers
 
@@ -139,6 +140,14 @@ async def on_http_error(request: Request, error: Exception) -> JSONResponse:
     response = response_to(problem, request)
     response.headers.update(error.headers or {})
     return response
+
+
+async def on_unexpected(request: Request, error: Exception) -> JSONResponse:
+    """A defect of ours; the server's log gets the traceback, the client only this."""
+    problem = PolydevError(
+        "polydev made a mistake.", remedy="Its log has the details; please report it."
+    )
+    return response_to(problem, request)
 
 
 def invalid_request(error: RequestValidationError) -> InvalidRequest:

@@ -2,7 +2,7 @@
 
 Text that may be the beginning of a stop sequence is held back until it is clear. Tokens are
 estimated (four UTF-8 bytes each, the usual figure for English text) as no vendor's tokenizer is
-at hand; a CLI that can pass `max_tokens` to its provider does so as well, and is then exact.
+at hand. Where a CLI passes `max_tokens` to its provider, that is exact, and nothing is estimated here.
 """
 
 from polydev.events import EndReason
@@ -17,6 +17,7 @@ class AnswerLimit:
         self._stop = tuple(sequence for sequence in stop if sequence)
         self._bytes_left = None if max_tokens is None else max_tokens * _BYTES_PER_TOKEN
         self._held = ""
+        self._shown_bytes = 0
         self.reached: EndReason | None = None
         self.matched: str | None = None
 
@@ -46,7 +47,17 @@ class AnswerLimit:
         shown, self._held = self._held, ""
         return "" if self.reached else self._within_length(shown)
 
+    @property
+    def estimated_tokens(self) -> int:
+        """Of the answer that was shown, by the same estimate."""
+        return -(-self._shown_bytes // _BYTES_PER_TOKEN)
+
     def _within_length(self, text: str) -> str:
+        text = self._cut(text)
+        self._shown_bytes += len(text.encode())
+        return text
+
+    def _cut(self, text: str) -> str:
         if self._bytes_left is None:
             return text
         encoded = text.encode()

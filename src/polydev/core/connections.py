@@ -60,9 +60,9 @@ class Connections:
         """A new, proved connection, and a sentence about it.
 
         It takes the place of the same account's earlier connection of this user. Raises
-        CredentialUnreadable, and whatever the live call failed with; a login that the provider
-        refuses is not kept, one that could not be proved for another reason is kept as
-        `proving`, for it may be the only copy.
+        CredentialUnreadable, and whatever the live call failed with. A login that the provider
+        refuses is not kept, unless it was renewed here: then this is its only copy. One that could
+        not be proved for another reason is kept as `proving`.
         """
         provider = provider_named(new.provider)
         if new.ownership is Ownership.FOLLOW and new.source is None:
@@ -84,12 +84,13 @@ class Connections:
         connection = await self._keeper.seal_first(connection, credential)
         problem = await self._prove(connection)
         if isinstance(problem, NeedsLogin):
-            await self._end(connection.id)
+            await self._not_proved(connection.id, problem)
         if problem is not None:
             raise problem
         connection = await self._proved(connection.id)
-        await self._supersede(connection)
-        return connection, f"{provider.title} answered."
+        ended = await self._supersede(connection)
+        replaced = f" It takes the place of {', '.join(ended)}." if ended else ""
+        return connection, f"{provider.title} answered.{replaced}"
 
     async def check(self, connection_id: str) -> tuple[Connection, bool, str]:
         """Proves a connection by a live call: the connection, whether it is good, and why not."""
@@ -196,11 +197,26 @@ class Connections:
             connection_id, checked_at=datetime.now(UTC)
         )
 
-    async def _supersede(self, new: Connection) -> None:
+    async def _not_proved(self, connection_id: str, problem: NeedsLogin) -> None:
+        connection = await self._get(connection_id)
+        if connection.credential_version == 1:
+            await self._end(connection_id)
+        elif connection.state is ConnectionState.PROVING:
+            await self._store.connections.set_state(
+                connection_id, ConnectionState.NEEDS_LOGIN, problem.message
+            )
+
+    async def _supersede(self, new: Connection) -> tuple[str, ...]:
+        """Ends this user's earlier connections to the same subscription; their ids.
+
+        Without a name for the account nothing tells that two are the same.
+        """
+        ended = []
         for old in await self._store.connections.of_user(new.user_id, new.provider):
-            same = old.account == new.account
+            same = new.account and (old.account, old.plan) == (new.account, new.plan)
             if old.id != new.id and same and old.state is not ConnectionState.DISCONNECTED:
-                await self._end(old.id)
+                ended.append((await self._end(old.id)).id)
+        return tuple(ended)
 
     async def _end(self, connection_id: str) -> Connection:
         ended = await self._store.connections.set_state(connection_id, ConnectionState.DISCONNECTED)

@@ -7,7 +7,9 @@ get a number; a number, once given, never changes.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import fields, replace
 from datetime import UTC, datetime
+from typing import Any
 
 from polydev.events import Event, ReasoningDelta, Recorded, RunFinished, TextDelta
 
@@ -34,6 +36,7 @@ class EventLog:
     def append(self, event: Event) -> None:
         if self.finished:
             return
+        event = _storable(event)
         if isinstance(event, TextDelta | ReasoningDelta):
             if self._pending is not None and type(self._pending) is type(event):
                 self._pending = type(event)(text=self._pending.text + event.text)
@@ -72,6 +75,20 @@ class EventLog:
     def _record(self, event: Event) -> None:
         record = Recorded(number=len(self._records) + 1, at=datetime.now(UTC), event=event)
         self._records.append(record)
-        self._on_record(record)
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
+        try:
+            self._on_record(record)
+        finally:
+            changed, self._changed = self._changed, asyncio.Event()
+            changed.set()
+
+
+def _storable(event: Event) -> Event:
+    """`event` without what JSON may hold and nothing else can: half characters, and NUL."""
+    changed: dict[str, Any] = {
+        item.name: text.encode(errors="replace").decode().replace("\0", "\ufffd")
+        for item in fields(event)
+        if isinstance(text := getattr(event, item.name), str)
+        and not (text.isascii() and "\0" not in text)
+        and item.name != "type"
+    }
+    return replace(event, **changed) if changed else event

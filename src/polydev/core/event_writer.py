@@ -13,7 +13,7 @@ from datetime import datetime
 import structlog
 
 from polydev.core.metrics import Metrics
-from polydev.errors import Conflict, PolydevError
+from polydev.errors import Conflict, PolydevError, StoreProblem
 from polydev.events import Recorded, RunFinished, UsageReported, many_to_json, recorded_to_json
 from polydev.models.runs import Run
 from polydev.models.seals import events_context
@@ -143,7 +143,14 @@ class EventWriter:
                 await self._store.runs.mark_started(pending.run.id, pending.started_at)
                 pending.started_at = None
             if pending.finished is not None:
-                await self._write_end(pending)
+                try:
+                    await self._write_end(pending)
+                except StoreProblem:
+                    raise
+                except Exception:
+                    # One run that cannot be stored must not keep the others from it.
+                    log.exception("the end of a run cannot be stored", run=pending.run.id)
+                    self._drop(pending)
         open_runs = [p for p in self._pending.values() if p.events and not p.finished]
         try:
             await self._append(open_runs)
@@ -181,6 +188,9 @@ class EventWriter:
             self._give_up(pending)
             await self._write_end(pending)
             return
+        self._drop(pending)
+
+    def _drop(self, pending: _Pending) -> None:
         self._forget_events(pending, len(pending.events))
         del self._pending[pending.run.id]
         pending.stored.set()

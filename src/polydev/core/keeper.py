@@ -31,7 +31,6 @@ from polydev.errors import (
     PolydevError,
     ProviderProblem,
 )
-from polydev.events import EndReason, RunFinished
 from polydev.models.accounts import Connection, ConnectionState, Credential, Ownership
 from polydev.models.seals import credential_context
 from polydev.providers.base import Provider
@@ -45,7 +44,8 @@ log = structlog.get_logger()
 
 # A token this close to its end may end on the way to the provider.
 _TOO_SHORT = timedelta(seconds=60)
-_AFTER_FAILURE_SECONDS = 60.0
+_AFTER_FAILURE_SECONDS = 10.0
+_EARLIEST = datetime.min.replace(tzinfo=UTC)
 
 
 class Keeper:
@@ -96,14 +96,17 @@ class Keeper:
         self._answers.forget(connection_id)
         await self._egress.forget(connection_id)
 
-    def run_ended(self, connection_id: str, end: RunFinished) -> None:
-        """A run was told that the credential is no good: it is refreshed before the next."""
-        known = self._opened.get(connection_id)
-        if end.reason is EndReason.NEEDS_LOGIN and known is not None:
-            version, credential = known
-            if credential.refresh_token is not None:
-                past = replace(credential, expires_at=datetime.now(UTC))
-                self._opened[connection_id] = (version, past)
+    def refused(self, connection: Connection, used: Credential) -> None:
+        """A run was told that its credential is no good: it is refreshed before the next.
+
+        Unless it has been already, or its own CLI does that.
+        """
+        known = self._opened.get(connection.id)
+        if known is None or connection.ownership is not Ownership.TAKE:
+            return
+        version, held = known
+        if held.refresh_token is not None and held.access_token == used.access_token:
+            self._opened[connection.id] = (version, replace(held, expires_at=datetime.now(UTC)))
 
     async def recover(self) -> None:
         """Applies what a killed gateway left in the spool."""
@@ -144,23 +147,24 @@ class Keeper:
                 await asyncio.wait(renewing)
 
     async def _look_after_all(self) -> None:
-        now = datetime.now(UTC)
         for connection in await self._store.connections.list():
-            if connection.state is not ConnectionState.ACTIVE:
-                continue
-            if self._resting_until.get(connection.id, now) > now:
+            if connection.state is not ConnectionState.ACTIVE or self._rests(connection):
                 continue
             try:
                 await self._look_after(connection)
             except PolydevError as error:
-                rest = timedelta(seconds=_AFTER_FAILURE_SECONDS)
-                self._resting_until[connection.id] = now + rest
                 log.warning(
                     "a credential could not be refreshed",
                     connection=connection.id,
                     provider=connection.provider,
                     problem=str(error),
                 )
+            except Exception:
+                # One connection's boundary: the others have to be looked after all the same.
+                log.exception("the keeper failed unexpectedly", connection=connection.id)
+
+    def _rests(self, connection: Connection) -> bool:
+        return self._resting_until.get(connection.id, _EARLIEST) > datetime.now(UTC)
 
     async def _look_after(self, connection: Connection) -> None:
         credential = await self._current(connection)
@@ -205,7 +209,20 @@ class Keeper:
             if not _expires_within(credential, within):
                 return credential
             connection = await self._connection(connection_id)
-        return await self._refresh(connection, credential)
+        if self._rests(connection):
+            raise ProviderProblem(
+                "The login could not be renewed a moment ago; it is tried again soon.",
+                remedy="Try again after `retry-after`.",
+                provider=connection.provider,
+                retry_at=self._resting_until[connection.id],
+            )
+        try:
+            return await self._refresh(connection, credential)
+        except ProviderProblem:
+            # Each attempt may use up the refresh token, and keeps runs waiting.
+            rest = timedelta(seconds=_AFTER_FAILURE_SECONDS)
+            self._resting_until[connection.id] = datetime.now(UTC) + rest
+            raise
 
     async def _refresh(self, connection: Connection, credential: Credential) -> Credential:
         """Refreshes; only the connection's one renewing task calls this."""
@@ -354,7 +371,7 @@ def read_followed(provider: Provider, source: Path) -> Credential | None:
         return provider.read_credential(
             {str(provider.credential_file): Secret(source.read_bytes())}
         )
-    except (OSError, PolydevError):
+    except (OSError, ValueError, PolydevError):
         return None  # its CLI is between two states; what is stored stays good meanwhile
 
 

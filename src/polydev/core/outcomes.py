@@ -1,9 +1,12 @@
-"""A run that ended badly, as the error that its caller is answered with."""
+"""Between the ends of runs and the errors that callers are answered with, both ways."""
 
 from polydev.errors import (
+    ConnectionProblem,
+    EgressProblem,
     InvalidRequest,
     NeedsLogin,
     PolydevError,
+    ProgramMissing,
     ProviderProblem,
     RunFailed,
     SandboxUnavailable,
@@ -11,6 +14,11 @@ from polydev.errors import (
     WindowExhausted,
 )
 from polydev.events import EndReason, RunFinished
+from polydev.providers.base import finished
+
+
+class GatewayFailed(PolydevError):
+    code = "gateway_failed"
 
 
 class RunTimedOut(RunFailed):
@@ -45,11 +53,35 @@ _ERRORS: dict[EndReason, tuple[type[PolydevError], str]] = {
     EndReason.INVALID_REQUEST: (InvalidRequest, "The provider refused the request as it is."),
     EndReason.CLI_FAILED: (RunFailed, "The run's log has more; `polydev doctor` checks the CLI."),
     EndReason.SANDBOX_FAILED: (SandboxUnavailable, "`polydev doctor` says what is missing."),
+    EndReason.GATEWAY_FAILED: (GatewayFailed, "Nothing is wrong with the request; see the log."),
     EndReason.GATEWAY_STOPPED: (
         RunFailed,
         "The gateway was stopped meanwhile. The provider may have been asked; it was not repeated.",
     ),
 }
+
+
+# How a run ends that an error kept from its end; the first class that fits counts.
+_ENDS: tuple[tuple[type[PolydevError], EndReason], ...] = (
+    (WindowExhausted, EndReason.WINDOW_EXHAUSTED),
+    (ConnectionProblem, EndReason.NEEDS_LOGIN),
+    (ProviderProblem, EndReason.PROVIDER_ERROR),
+    (SandboxUnavailable, EndReason.SANDBOX_FAILED),
+    (EgressProblem, EndReason.SANDBOX_FAILED),
+    (ProgramMissing, EndReason.SANDBOX_FAILED),
+    (RunFailed, EndReason.CLI_FAILED),
+)
+
+
+def end_from(error: PolydevError) -> RunFinished:
+    """The end of a run that `error` broke off."""
+    reason = next((end for kind, end in _ENDS if isinstance(error, kind)), EndReason.GATEWAY_FAILED)
+    return finished(reason, error.message, retry_at=error.retry_at)
+
+
+def our_mistake() -> RunFinished:
+    """The end of a run that met a defect of polydev."""
+    return finished(EndReason.GATEWAY_FAILED, "polydev made a mistake; its log has the details.")
 
 
 def error_from(end: RunFinished, provider: str) -> PolydevError | None:

@@ -16,12 +16,13 @@ import structlog
 
 from polydev.config import RunSettings
 from polydev.core.answer_limit import AnswerLimit
+from polydev.core.outcomes import end_from, our_mistake
 from polydev.core.patience import Patience
 from polydev.core.programs import Programs
 from polydev.egress.binding import Binding
 from polydev.egress.client import Egress
-from polydev.errors import EgressProblem, PolydevError, RunFailed, SandboxUnavailable
-from polydev.events import EndReason, Event, ReasoningDelta, RunFinished, TextDelta
+from polydev.errors import PolydevError
+from polydev.events import EndReason, Event, RunFinished, TextDelta, UsageReported
 from polydev.models.accounts import Connection, Credential
 from polydev.models.egress import Purpose
 from polydev.models.places import Launch, Place
@@ -75,16 +76,12 @@ class Runner:
                 EndReason.TIMED_OUT,
                 f"The run took longer than its {seconds:g} s and was stopped.",
             )
-        except RunFailed as error:
-            end = finished(EndReason.CLI_FAILED, str(error))
-        except (SandboxUnavailable, EgressProblem) as error:
-            end = finished(EndReason.SANDBOX_FAILED, str(error))
         except PolydevError as error:
-            end = finished(EndReason.CLI_FAILED, str(error), retry_at=error.retry_at)
+            end = end_from(error)
         except Exception:
             # The outermost boundary of a run: a mistake of ours must not leave it without an end.
             log.exception("run failed unexpectedly", run=order.run_id)
-            end = finished(EndReason.CLI_FAILED, "polydev made a mistake; its log has the details.")
+            end = our_mistake()
         emit(end)
 
     async def _execute(self, order: Order, emit: Emit) -> RunFinished:
@@ -138,7 +135,10 @@ class Runner:
         emit: Emit,
     ) -> RunFinished:
         """Speaks the dialogue to its end."""
-        limit = AnswerLimit(order.stop, order.prompt.max_tokens)
+        limit = AnswerLimit(
+            order.stop, order.prompt.max_tokens if order.provider.ignores_max_tokens else None
+        )
+        usage = UsageReported(input_tokens=0, output_tokens=0)
         await process.send(dialogue.open())
         lines = process.lines()
         while True:
@@ -148,7 +148,7 @@ class Runner:
             if line is None:
                 return dialogue.ended(await process.wait(), process.stderr_tail())
             step = dialogue.receive(line)
-            for event in map(_without_half_characters, step.events):
+            for event in step.events:
                 if isinstance(event, RunFinished):
                     rest = limit.rest()
                     if event.outcome is not OUTCOMES[EndReason.STOP]:
@@ -161,8 +161,13 @@ class Runner:
                     if shown:
                         emit(TextDelta(text=shown))
                     if limit.reached:
+                        # The CLI's own count comes with the end of an answer, which is not
+                        # waited for.
+                        emit(replace(usage, output_tokens=limit.estimated_tokens))
                         return replace(finished(limit.reached), stop_sequence=limit.matched or "")
                 else:
+                    if isinstance(event, UsageReported):
+                        usage = event
                     emit(event)
             if step.send:
                 await process.send(step.send)
@@ -204,10 +209,3 @@ def _dated(end: RunFinished, retry_after_seconds: float | None) -> RunFinished:
         return end
     seconds = min(retry_after_seconds, _LONGEST_RETRY_SECONDS)
     return replace(end, retry_at=datetime.now(UTC) + timedelta(seconds=seconds))
-
-
-def _without_half_characters(event: Event) -> Event:
-    """JSON can hold one half of a surrogate pair; nothing that is sent or stored can."""
-    if isinstance(event, TextDelta | ReasoningDelta) and not event.text.isascii():
-        return replace(event, text=event.text.encode(errors="replace").decode())
-    return event

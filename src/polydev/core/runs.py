@@ -22,6 +22,7 @@ from polydev.core.event_log import EventLog
 from polydev.core.event_writer import EventWriter
 from polydev.core.keeper import Keeper
 from polydev.core.metrics import Metrics
+from polydev.core.outcomes import end_from, our_mistake
 from polydev.core.quotas import Quotas
 from polydev.core.runner import Order, Runner
 from polydev.errors import Busy, NotFound, PolydevError
@@ -49,6 +50,7 @@ from polydev.vault import Vault
 log = structlog.get_logger()
 
 _PRUNE_SECONDS = 3600.0
+_HIGHEST_NUMBER = 2**31 - 1  # that the store can compare with
 _prompt: TypeAdapter[Prompt] = TypeAdapter(Prompt)
 
 
@@ -180,6 +182,7 @@ class Runs:
         """The run's events after a number, to its end: live, or from the store."""
         run = await self.get(caller, run_id)
         active = self._active.get(run_id)
+        after = min(after, _HIGHEST_NUMBER)
         return active.log.follow(after) if active is not None else self._stored(run, after)
 
     async def cancel(self, caller: Caller, run_id: str) -> Run:
@@ -230,6 +233,8 @@ class Runs:
         self, active: ActiveRun, provider: Provider, connection: Connection, request: RunRequest
     ) -> None:
         try:
+            # Before a place is taken: a refresh may last, and others need no place to wait for it.
+            await self._keeper.fresh(connection.id)
             async with self._places:
                 started_at = datetime.now(UTC)
                 active.run = replace(active.run, state=RunState.RUNNING, started_at=started_at)
@@ -251,8 +256,10 @@ class Runs:
                         ),
                         active.log.append,
                     )
+                if active.run.reason is EndReason.NEEDS_LOGIN:
+                    self._keeper.refused(connection, credential)
         except PolydevError as error:
-            active.log.append(_end_from(error))
+            active.log.append(end_from(error))
 
     @contextmanager
     def _place_in_queue(self) -> Iterator[None]:
@@ -275,9 +282,7 @@ class Runs:
             active.log.append(finished(active.cancel_reason, words))
         elif task.exception() is not None:
             log.error("a run's task failed", run=active.run.id, exc_info=task.exception())
-            active.log.append(
-                finished(EndReason.CLI_FAILED, "polydev made a mistake; its log has the details.")
-            )
+            active.log.append(our_mistake())
         assert active.log.finished, "a run's task ends only after its run"
 
     def _recorded(self, active: ActiveRun, recorded: Recorded) -> None:
@@ -303,7 +308,6 @@ class Runs:
                     retry_at=end.retry_at,
                 )
                 self._metrics.runs.labels(provider=run.provider, reason=end.reason.value).inc()
-                self._keeper.run_ended(run.connection_id, end)
             case _:
                 pass
         self._writer.record(run.id, recorded)
@@ -349,23 +353,12 @@ class Runs:
                 await self._store.runs.prune_texts(before)
             except PolydevError as error:
                 log.warning("old texts could not be removed", problem=str(error))
+            except Exception:
+                # The task's outermost boundary: texts must not be kept for ever after one mistake.
+                log.exception("removing old texts failed unexpectedly")
             await asyncio.sleep(_PRUNE_SECONDS)
 
 
 def _end_of(run: Run) -> RunFinished:
     assert run.reason is not None
     return finished(run.reason, run.message, retry_at=run.retry_at)
-
-
-_REASONS = {
-    "needs_login": EndReason.NEEDS_LOGIN,
-    "provider_error": EndReason.PROVIDER_ERROR,
-    "sandbox_unavailable": EndReason.SANDBOX_FAILED,
-    "egress_problem": EndReason.SANDBOX_FAILED,
-}
-
-
-def _end_from(error: PolydevError) -> RunFinished:
-    """How a run ends whose credential could not be made ready."""
-    reason = _REASONS.get(error.code, EndReason.CLI_FAILED)
-    return finished(reason, error.message, retry_at=error.retry_at)

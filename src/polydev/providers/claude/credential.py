@@ -7,12 +7,13 @@ The file: `{"claudeAiOauth": {"accessToken", "refreshToken", "expiresAt" (millis
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import PurePosixPath
 from typing import Any
 
 from polydev.errors import CredentialUnreadable
 from polydev.models.accounts import Credential
+from polydev.providers.instants import instant
 from polydev.secret import Secret
 
 CREDENTIAL_FILE = PurePosixPath(".claude/.credentials.json")
@@ -41,9 +42,7 @@ def read_credential(files: Mapping[str, Secret[bytes]]) -> Credential:
         files=kept,
         access_token=Secret(str(oauth["accessToken"])),
         refresh_token=Secret(str(refresh)) if refresh else None,
-        expires_at=datetime.fromtimestamp(expires / 1000, UTC)
-        if isinstance(expires, (int, float))
-        else None,
+        expires_at=instant(expires),
         attributes=attributes,
         account=str(account.get("emailAddress") or ""),
         plan=str(oauth.get("subscriptionType") or ""),

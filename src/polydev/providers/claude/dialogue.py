@@ -8,7 +8,7 @@ history is sent alone and waited for.
 
 import json
 from collections import deque
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from polydev.errors import RunFailed
@@ -24,6 +24,7 @@ from polydev.events import (
 )
 from polydev.models.runs import Image, Part, Prompt, Text, Turn
 from polydev.providers.base import Step, finished, integer
+from polydev.providers.instants import instant
 
 _STOP_REASONS = {
     "end_turn": EndReason.STOP,
@@ -113,6 +114,9 @@ class ClaudeDialogue:
         event = message.get("event") or {}
         if message.get("parent_tool_use_id") is not None:
             return []
+        if event.get("type") == "message_start":
+            # The result tells it again, exactly; an answer that is cut off has only this.
+            return [_usage((event.get("message") or {}).get("usage") or {})]
         if event.get("type") == "content_block_delta":
             delta = event.get("delta") or {}
             if delta.get("type") == "text_delta" and delta.get("text"):
@@ -123,7 +127,7 @@ class ClaudeDialogue:
 
     def _rate_limit(self, message: dict[str, Any]) -> list[Event]:
         info = message.get("rate_limit_info") or {}
-        resets_at = _instant(info.get("resetsAt"))
+        resets_at = instant(info.get("resetsAt"))
         # A short-rate 429 is "rejected" too, but names no window.
         if info.get("status") == "rejected" and (info.get("rateLimitType") or resets_at):
             self._limit_rejected = True
@@ -135,7 +139,7 @@ class ClaudeDialogue:
             WindowObserved(
                 kind=kind,
                 used_fraction=_fraction(window.get("utilization")),
-                resets_at=_instant(window.get("resetsAt")),
+                resets_at=instant(window.get("resetsAt")),
                 source="event",
             )
             for kind, window in windows.items()
@@ -201,10 +205,6 @@ def _usage(usage: dict[str, Any]) -> UsageReported:
 
 def _fraction(value: Any) -> float | None:
     return min(1.0, max(0.0, float(value))) if isinstance(value, (int, float)) else None
-
-
-def _instant(value: Any) -> datetime | None:
-    return datetime.fromtimestamp(value, UTC) if isinstance(value, (int, float)) else None
 
 
 def _line(message: dict[str, Any]) -> bytes:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import PurePosixPath
 
 from polydev.events import EndReason, WindowObserved
@@ -15,16 +15,18 @@ from polydev.models.runs import Prompt
 from polydev.providers.base import Catalogue, LaunchOrder, Observation, Program
 from polydev.providers.claude import credential as credentials
 from polydev.providers.claude.dialogue import ClaudeDialogue
+from polydev.providers.instants import instant
 from polydev.providers.retry import retry_after
 from polydev.secret import Secret
 
 _API = "api.anthropic.com"
+_MESSAGES = "/v1/messages"
 _TOKENS = "platform.claude.com"
 # Plans whose organisation may send settings that the CLI must obey; it asks for them at start.
 _MANAGED_PLANS = frozenset({"team", "enterprise"})
 
 _RUN_RULES = (
-    Rule(method="POST", host=_API, path="/v1/messages"),
+    Rule(method="POST", host=_API, path=_MESSAGES),
     Rule(method="GET", host=_API, path="/api/claude_code/(settings|policy_limits)"),
 )
 _KEEPER_RULES = (Rule(method="POST", host=_TOKENS, path="/v1/oauth/token", sealed=True),)
@@ -138,6 +140,8 @@ class ClaudeProvider:
         return credentials.renew(credential, answer, now)
 
     def observe(self, exchange: Exchange, now: datetime) -> Observation:
+        if exchange.path != _MESSAGES:
+            return Observation()  # what else it asks decides nothing about a run
         headers = dict(exchange.headers)
         retry_at = retry_after(headers.get("retry-after"), now)
         windows = _windows(headers)
@@ -145,7 +149,7 @@ class ClaudeProvider:
             return Observation(windows=windows, trouble=EndReason.NEEDS_LOGIN)
         if exchange.status in (429, 529):
             if headers.get("anthropic-ratelimit-unified-status") == "rejected":
-                reset = _seconds(headers.get("anthropic-ratelimit-unified-reset"))
+                reset = instant(headers.get("anthropic-ratelimit-unified-reset"))
                 return Observation(
                     windows=windows,
                     trouble=EndReason.WINDOW_EXHAUSTED,
@@ -180,7 +184,7 @@ def _windows(headers: Mapping[str, str]) -> tuple[WindowObserved, ...]:
         WindowObserved(
             kind=_WINDOW_NAMES.get(kind, kind),
             used_fraction=_fraction(values.get("utilization")),
-            resets_at=_seconds(values.get("reset")),
+            resets_at=instant(values.get("reset")),
             source="header",
         )
         for kind, values in found.items()
@@ -191,11 +195,4 @@ def _fraction(value: str | None) -> float | None:
     try:
         return min(1.0, max(0.0, float(value or "")))
     except ValueError:
-        return None
-
-
-def _seconds(value: str | None) -> datetime | None:
-    try:
-        return datetime.fromtimestamp(float(value or ""), UTC)
-    except (ValueError, OverflowError, OSError):
         return None

@@ -1,0 +1,147 @@
+"""A database that cannot be written: clear errors, nothing lost, and on it goes afterwards."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from polydev.api.app import network_app
+from polydev.config import EgressSettings, load_settings
+from polydev.core.connections import NewConnection
+from polydev.errors import StoreProblem
+from polydev.events import EndReason, RunFinished, TextDelta
+from polydev.gateway import Gateway, running_gateway
+from polydev.models.accounts import Connection, Ownership
+from polydev.models.runs import RunState
+from polydev.providers.base import finished
+from polydev.providers.registry import provider_named
+from polydev.secret import Secret
+from polydev.sim import Account, Simulator
+from polydev.sim.control import credential_of
+from polydev.store import Store
+from tests.full_disk import FullDisk, ReadOnly
+
+pytestmark = pytest.mark.anyio
+
+
+@dataclass
+class Inside:
+    """A gateway in this process, with one connection."""
+
+    gateway: Gateway
+    store: Store
+    client: httpx.AsyncClient
+    account: Account
+    connection: Connection
+
+
+@contextlib.asynccontextmanager
+async def _inside(
+    sim: Simulator, programs: Path, data: Path, provider: str
+) -> AsyncIterator[Inside]:
+    settings = load_settings(
+        data=data,
+        programs=programs,
+        egress=EgressSettings(redirect=sim.redirect, upstream_ca=sim.ca),
+    )
+    async with running_gateway(settings) as gateway:
+        services = gateway.services
+        user = await services.accounts.user_named(None)
+        _, key = await services.accounts.create_key(user, "test")
+        account = sim.world.create_account(provider)
+        connection, _ = await services.connections.connect(
+            NewConnection(
+                user=user,
+                provider=provider,
+                files={
+                    str(provider_named(provider).credential_file): Secret(
+                        credential_of(sim.world, account, None).encode()
+                    )
+                },
+                ownership=Ownership.TAKE,
+                source=None,
+            )
+        )
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(network_app(services, 2**20)),
+            base_url="http://polydev",
+            headers={"x-api-key": key.reveal()},
+        ) as client:
+            yield Inside(gateway, services.runs._store, client, account, connection)
+
+
+async def test_a_full_disk_refuses_new_runs_and_loses_none(
+    sim: Simulator, scripted_programs: Path, tmp_path: Path
+):
+    async with _inside(sim, scripted_programs, tmp_path / "data", "claude") as inside:
+        client, runs = inside.client, inside.gateway.services.runs
+        disk = FullDisk(inside.store)
+        pieces = ["x" * 3000] * 20
+        drip = json.dumps({"do": "drip", "pieces": pieces, "seconds": 0.02})
+        answer = await client.post("/v1/runs", json={"model": "claude", "prompt": drip})
+        run_id = answer.json()["id"]
+        active = runs._active[run_id]
+        disk.full = True
+
+        refused = await client.post(
+            "/v1/chat/completions",
+            json={"model": "claude", "messages": [{"role": "user", "content": "y" * 30_000}]},
+        )
+        assert refused.status_code == 503, refused.text
+        assert refused.json()["error"]["reason"] == "disk_full"
+        assert "Free space" in refused.json()["error"]["message"]
+
+        # The run's readers notice nothing.
+        async with asyncio.timeout(20):
+            seen = [record async for record in active.log.follow()]
+        assert isinstance(seen[-1].event, RunFinished)
+        assert seen[-1].event.reason is EndReason.STOP
+        text = "".join(r.event.text for r in seen if isinstance(r.event, TextDelta))
+        assert text == "".join(pieces)
+        async with asyncio.timeout(10):
+            while (ready := await client.get("/readyz")).status_code == 200:
+                await asyncio.sleep(0.02)
+        assert "full" in ready.json()["problems"][0]
+
+        disk.full = False
+        async with asyncio.timeout(20):
+            while run_id in runs._active:
+                await asyncio.sleep(0.02)
+        assert (await client.get("/readyz")).status_code == 200
+        stored = await inside.store.runs.get(run_id)
+        assert stored is not None
+        assert stored.state is RunState.SUCCEEDED
+        caller = await inside.gateway.services.accounts.caller(client.headers["x-api-key"])
+        assert [r async for r in await runs.events(caller, run_id, 0)] == seen
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("provider", ["claude"], indirect=True)
+async def test_a_refresh_that_cannot_be_written_back_is_applied_later(
+    sim: Simulator, programs: Path, tmp_path: Path, provider: str
+):
+    async with _inside(sim, programs, tmp_path / "data", provider) as inside:
+        keeper = inside.gateway.services.runs._keeper
+        database = ReadOnly(inside.store)
+        old = await keeper.fresh(inside.connection.id)
+        sim.world.expire_tokens(inside.account)
+        keeper.run_ended(inside.connection.id, finished(EndReason.NEEDS_LOGIN))
+        database.on = True
+        for _ in range(2):  # the second one must not ask the provider again
+            with pytest.raises(StoreProblem):
+                await keeper.fresh(inside.connection.id)
+            assert inside.account.counters["refreshes"] == 1
+        database.on = False
+        renewed = await keeper.fresh(inside.connection.id)
+        assert renewed.access_token != old.access_token
+        assert inside.account.counters["refreshes"] == 1
+        assert inside.account.counters["refreshes_refused"] == 0
+        assert list((tmp_path / "data" / "spool").iterdir()) == []
+        stored = await inside.store.connections.get(inside.connection.id)
+        assert stored is not None
+        assert stored.credential_version == 2
