@@ -16,7 +16,9 @@ NOW = dt.datetime.now(dt.UTC)
 
 
 def _kinds(of: type[PolydevError] = PolydevError) -> list[type[PolydevError]]:
-    return [of, *(kind for sub in of.__subclasses__() for kind in _kinds(sub))]
+    """Those that share the constructor of the tree; some of `proc` word themselves."""
+    kinds = [of, *(kind for sub in of.__subclasses__() for kind in _kinds(sub))]
+    return [kind for kind in kinds if "__init__" not in vars(kind) or kind is PolydevError]
 
 
 def _connection(path: str, **headers: str) -> HTTPConnection:

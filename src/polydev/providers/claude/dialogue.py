@@ -54,6 +54,7 @@ class ClaudeDialogue:
         self._asked = False
         self._started = False
         self._error: str | None = None
+        self._usage: dict[str, Any] = {}
         self._limit_resets_at: datetime | None = None
         self._limit_rejected = False
 
@@ -116,7 +117,14 @@ class ClaudeDialogue:
             return []
         if event.get("type") == "message_start":
             # The result tells it again, exactly; an answer that is cut off has only this.
-            return [_usage((event.get("message") or {}).get("usage") or {})]
+            self._usage = (event.get("message") or {}).get("usage") or {}
+            return [_usage(self._usage)]
+        if event.get("type") == "message_delta":
+            delta = event.get("delta") or {}
+            if delta.get("stop_reason") == "max_tokens":
+                # Ended here: the CLI would ask again, up to three times, for the rest.
+                usage = self._usage | (event.get("usage") or {})
+                return [_usage(usage), finished(EndReason.LENGTH)]
         if event.get("type") == "content_block_delta":
             delta = event.get("delta") or {}
             if delta.get("type") == "text_delta" and delta.get("text"):

@@ -26,7 +26,8 @@ _TOKENS = "platform.claude.com"
 _MANAGED_PLANS = frozenset({"team", "enterprise"})
 
 _RUN_RULES = (
-    Rule(method="POST", host=_API, path=_MESSAGES),
+    # Once: a 503 makes the CLI ask again, whatever its settings and the answer's headers say.
+    Rule(method="POST", host=_API, path=_MESSAGES, once=True),
     Rule(method="GET", host=_API, path="/api/claude_code/(settings|policy_limits)"),
 )
 _KEEPER_RULES = (Rule(method="POST", host=_TOKENS, path="/v1/oauth/token", sealed=True),)
