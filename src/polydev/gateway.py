@@ -26,7 +26,7 @@ from polydev.config import Settings
 from polydev.core.accounts import Accounts
 from polydev.core.connections import Connections
 from polydev.core.keeper import Keeper
-from polydev.core.layout import Layout, locked
+from polydev.core.layout import Layout, address_of, locked
 from polydev.core.metrics import Metrics
 from polydev.core.opened_vault import opened_vault
 from polydev.core.programs import Programs
@@ -179,16 +179,12 @@ def owners_listener(path: Path) -> socket.socket:
     """A unix socket that only this account can open. The caller holds the directory's lock."""
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    # Through the directory's descriptor: a socket's own path may have only 107 bytes.
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
+    with address_of(path) as address:
         mask = os.umask(0o177)
         try:
-            listener.bind(f"/proc/self/fd/{directory}/{path.name}")
+            listener.bind(address)
         finally:
             os.umask(mask)
-    finally:
-        os.close(directory)
     listener.listen(128)
     listener.setblocking(False)
     return listener

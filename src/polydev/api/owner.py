@@ -41,6 +41,10 @@ class KeyRecord(BaseModel):
     key: str | None = None  # only in the answer that creates it
 
 
+class FirstKey(BaseModel):
+    key: str | None  # null when there was a key already
+
+
 class KeyRequest(BaseModel):
     user: str | None = None
     name: str = Field("", max_length=64)
@@ -111,6 +115,12 @@ async def create_key(body: KeyRequest, services: ServicesDependency) -> KeyRecor
         concurrent_runs=body.concurrent_runs,
     )
     return _key(key, owner, secret)
+
+
+@router.post("/keys/first")
+async def create_first_key(services: ServicesDependency) -> FirstKey:
+    secret = await services.accounts.first_key()
+    return FirstKey(key=secret.reveal() if secret else None)
 
 
 @router.post("/keys/{key_id}/revoke")

@@ -1,15 +1,15 @@
 """A client of the gateway's owner's socket; starts a gateway when none is running."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
 import httpx
 import uvloop
 
 from polydev.config import Settings, load_settings
-from polydev.core.layout import Layout
+from polydev.core.layout import Layout, address_of, make
 from polydev.errors import PolydevError, SetupProblem
 from polydev.gateway import running_gateway
 from polydev.logs import set_up_logging
@@ -19,6 +19,7 @@ T = TypeVar("T")
 
 # Nothing the owner asks takes longer than a run may.
 _TIMEOUT = httpx.Timeout(900, connect=5)
+_START_SECONDS = 10
 
 
 class OwnerError(PolydevError):
@@ -49,34 +50,44 @@ def with_owner(work: Callable[[httpx.AsyncClient], Coroutine[Any, Any, T]]) -> T
 async def owners_client(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
     """A client; its gateway is the running one, or one that ends with this block."""
     layout = Layout.of(settings)
-    async with _client(layout) as client:
-        if await _answers(client):
-            yield client
-            return
-        async with running_gateway(settings) as gateway:
-            stop = asyncio.Event()
-            serving = asyncio.create_task(gateway.serve_until(stop, None))
-            try:
-                await _until_it_answers(client, serving)
+    make(layout)  # there may be none yet, and the address goes through it
+    with address_of(layout.owners_socket) as address:
+        async with _client(address) as client:
+            if await _answers(client):
                 yield client
-            finally:
-                stop.set()
-                await asyncio.wait({serving})
-            serving.result()
+                return
+            async with running_gateway(settings) as gateway:
+                stop = asyncio.Event()
+                serving = asyncio.create_task(gateway.serve_until(stop, None))
+                try:
+                    await _until_it_answers(client, serving)
+                    yield client
+                finally:
+                    stop.set()
+                    await asyncio.wait({serving})
+                serving.result()
 
 
 async def ask(
     client: httpx.AsyncClient, method: str, path: str, body: Any = None, **query: Any
 ) -> Any:
     """The JSON of an answer. Raises OwnerError with the gateway's own words."""
-    try:
+    with answering():
         answer = await client.request(method, path, json=body, params=query)
-    except httpx.HTTPError as error:
-        raise SetupProblem(
-            f"The gateway did not answer: {error}.", remedy="Its log may tell why."
-        ) from error
     raise_for(answer.status_code, answer.content)
     return answer.json()
+
+
+@contextmanager
+def answering() -> Iterator[None]:
+    """Raises SetupProblem for a gateway that does not answer, or stops in the middle of it."""
+    try:
+        yield
+    except httpx.HTTPError as error:
+        raise SetupProblem(
+            f"The gateway did not answer: {error or type(error).__name__}.",
+            remedy="Its log may tell why.",
+        ) from error
 
 
 def raise_for(status: int, content: bytes) -> None:
@@ -91,8 +102,8 @@ def raise_for(status: int, content: bytes) -> None:
     raise OwnerError(message, remedy=remedy)
 
 
-def _client(layout: Layout) -> httpx.AsyncClient:
-    transport = httpx.AsyncHTTPTransport(uds=str(layout.owners_socket))
+def _client(address: str) -> httpx.AsyncClient:
+    transport = httpx.AsyncHTTPTransport(uds=address)
     return httpx.AsyncClient(transport=transport, base_url="http://polydev", timeout=_TIMEOUT)
 
 
@@ -104,8 +115,14 @@ async def _answers(client: httpx.AsyncClient) -> bool:
 
 
 async def _until_it_answers(client: httpx.AsyncClient, serving: asyncio.Task[None]) -> None:
-    async with asyncio.timeout(10):
-        while not await _answers(client):
-            if serving.done():
-                serving.result()
-            await asyncio.sleep(0.01)
+    try:
+        async with asyncio.timeout(_START_SECONDS):
+            while not await _answers(client):
+                if serving.done():
+                    serving.result()
+                await asyncio.sleep(0.01)
+    except TimeoutError as error:
+        raise SetupProblem(
+            f"The gateway that was started does not answer after {_START_SECONDS} seconds.",
+            remedy="Try again; `polydev doctor` looks at this installation.",
+        ) from error

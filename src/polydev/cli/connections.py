@@ -20,6 +20,10 @@ console = Console(highlight=False, soft_wrap=True)
 
 _FILE_LIMIT_BYTES = 2**20
 _KEYCHAIN_SECONDS = 60
+_ADDRESS_NOTE = (
+    "Some providers bind a login to the network address it was made from. "
+    "One that is refused here should be made from this machine's address."
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -61,8 +65,8 @@ def connect(
         "ownership": ownership.value,
         "source": None if file is None else str(file),
     }
-    if kind.bound_to_address:
-        console.print(f"[yellow]note[/] {kind.bound_to_address}")
+    if take:
+        console.print(f"[yellow]note[/] {_ADDRESS_NOTE}")
     console.print(f"Asking {kind.title} whether it knows this login …")
     result = with_owner(lambda client: ask(client, "POST", "/owner/connections", body))
     connection = result["connection"]

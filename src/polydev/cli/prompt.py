@@ -1,5 +1,6 @@
 """`polydev run`."""
 
+import contextlib
 import json
 import sys
 from typing import Annotated, Any
@@ -7,7 +8,7 @@ from typing import Annotated, Any
 import httpx
 import typer
 
-from polydev.cli.client import OwnerError, raise_for, with_owner
+from polydev.cli.client import OwnerError, answering, raise_for, with_owner
 
 
 def register(app: typer.Typer) -> None:
@@ -28,16 +29,20 @@ def run(
 
     async def work(client: httpx.AsyncClient) -> None:
         headers = {"polydev-user": user} if user else {}
-        answer = await client.post("/v1/runs", json=body, headers=headers)
+        with answering():
+            answer = await client.post("/v1/runs", json=body, headers=headers)
         raise_for(answer.status_code, answer.content)
         path = f"/v1/runs/{answer.json()['id']}"
         try:
-            async with client.stream("GET", f"{path}/events", headers=headers) as stream:
-                async for line in stream.aiter_lines():
-                    if line.startswith("data: "):
-                        _show(line.removeprefix("data: "), as_json=as_json)
+            with answering():
+                async with client.stream("GET", f"{path}/events", headers=headers) as stream:
+                    async for line in stream.aiter_lines():
+                        if line.startswith("data: "):
+                            _show(line.removeprefix("data: "), as_json=as_json)
         except BaseException:
-            await client.delete(path, headers=headers)
+            # A gateway that is gone has ended the run with it; what happened first is to be told.
+            with contextlib.suppress(httpx.HTTPError):
+                await client.delete(path, headers=headers)
             raise
 
     with_owner(work)

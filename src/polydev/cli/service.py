@@ -15,11 +15,14 @@ from polydev.cli.client import ask, settings_and_logging, with_owner
 from polydev.config import Settings
 from polydev.core.service_unit import NAME, ServiceUnit
 from polydev.errors import SetupProblem
+from polydev.proc import host_environment
 
 console = Console(highlight=False, soft_wrap=True)
 service = typer.Typer(help="Start with the machine, under systemd.", no_args_is_help=True)
 
-_SYSTEMCTL_SECONDS = 90
+# Longer than the unit may take to stop.
+_SYSTEMCTL_SECONDS = 120
+_FIRST_KEY_SECONDS = 120
 _BOOTED = Path("/run/systemd/system")
 
 SystemOption = Annotated[
@@ -50,20 +53,29 @@ def install(
         print(unit.text(), end="")
         return
     _require_systemd(system=system)
-    if not system:
-        # Makes the first user, whose key is shown here and not in the service's log.
-        with_owner(lambda client: ask(client, "GET", "/owner/users"))
-    else:
+    # The first key, which `up` would print to where a service's output goes: nowhere.
+    if system:
         _make_data(Path(unit.data), unit.account)
+        _first_key_as(unit)
+    else:
+        first_key()
     path = _path(system=system)
     _write(path, unit.text())
     _systemctl("daemon-reload", system=system)
     _systemctl("enable", "--now", NAME, system=system)
     console.print(f"{path} is installed and started. Its log: {_journal(system=system)}")
     if system:
-        console.print(f"An API key: sudo -u {unit.account} {sys.argv[0]} keys create")
+        console.print(f"Another API key: sudo -u {unit.account} {sys.argv[0]} keys create")
     else:
         console.print("To have it run while you are not logged in: loginctl enable-linger")
+
+
+@service.command("first-key", hidden=True)
+def first_key() -> None:
+    """Make the first API key, unless there is one, and print it."""
+    key = with_owner(lambda client: ask(client, "POST", "/owner/keys/first"))["key"]
+    if key is not None:
+        console.print(f"Your first API key, shown only now: [bold]{key}[/]")
 
 
 @service.command("uninstall")
@@ -151,6 +163,30 @@ def _make_data(data: Path, account: str) -> None:
                 os.chown(path, owner.pw_uid, owner.pw_gid)
     except OSError as error:
         raise _unwritable(data, error) from error
+
+
+def _first_key_as(unit: ServiceUnit) -> None:
+    """What root makes in the data directory would not be the service's to use."""
+    try:
+        account = pwd.getpwnam(unit.account)
+        done = subprocess.run(
+            [*unit.argv[:-1], "service", "first-key"],
+            stdin=subprocess.DEVNULL,
+            cwd="/",
+            env={**host_environment(), "HOME": account.pw_dir, **unit.environment},
+            user=account.pw_uid,
+            group=account.pw_gid,
+            extra_groups=[],
+            timeout=_FIRST_KEY_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise SetupProblem(f"polydev cannot be run as {unit.account}: {error}.") from error
+    if done.returncode:
+        raise SetupProblem(
+            f"polydev does not work as {unit.account}; its own words are above.",
+            remedy="Mend that, then install again. Nothing was installed.",
+        )
 
 
 def _write(path: Path, text: str) -> None:

@@ -14,6 +14,8 @@ from pathlib import Path
 from polydev.config import Settings
 from polydev.errors import SetupProblem
 
+_DESCRIPTORS = Path("/proc/self/fd")
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -51,20 +53,44 @@ class Layout:
         return self.data / "sandboxes"
 
 
+def make(layout: Layout) -> None:
+    """Raises SetupProblem when the data directory cannot be made."""
+    try:
+        layout.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unusable(layout.data, error) from error
+
+
+@contextlib.contextmanager
+def address_of(socket: Path) -> Iterator[str]:
+    """A path of a unix socket, for as long as the block: its own may have only 107 bytes.
+
+    Raises SetupProblem when its directory cannot be opened.
+    """
+    if not _DESCRIPTORS.is_dir():
+        yield str(socket)  # macOS
+        return
+    try:
+        directory = os.open(socket.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise _unusable(socket.parent, error) from error
+    try:
+        yield str(_DESCRIPTORS / str(directory) / socket.name)
+    finally:
+        os.close(directory)
+
+
 @contextlib.contextmanager
 def locked(layout: Layout) -> Iterator[None]:
     """The data directory, made if need be and held by this process alone.
 
     Raises SetupProblem when it cannot be made, or another process holds it.
     """
+    make(layout)
     try:
-        layout.data.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise SetupProblem(
-            f"The data directory {layout.data} cannot be used: {error.strerror}.",
-            remedy="Set POLYDEV_DATA to a directory that this account may write to.",
-        ) from error
+        raise _unusable(layout.data, error) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -92,3 +118,10 @@ def in_use(layout: Layout) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def _unusable(data: Path, error: OSError) -> SetupProblem:
+    return SetupProblem(
+        f"The data directory {data} cannot be used: {error.strerror}.",
+        remedy="Set POLYDEV_DATA to a directory that this account may write to.",
+    )

@@ -122,6 +122,6 @@ class Binding:
 def process_gone() -> EgressProblem:
     return EgressProblem(
         "The egress process is gone; nothing in flight through it came to an end.",
-        remedy="Try again: the gateway starts a new one.",
+        remedy="The gateway ends by it. Try again once it runs; the installed service starts it.",
         reason="gone",
     )

@@ -2,7 +2,7 @@
 
 Every request to the process has a bound on its wait; a late answer, a refused one or a dead
 process raise EgressProblem. When the process dies, `exited` is set and bindings stop answering:
-their listeners are gone, so runs in flight fail, and the owner starts a new Egress.
+their listeners are gone, so runs in flight fail, and the gateway ends; its service starts it again.
 """
 
 import asyncio
@@ -26,6 +26,7 @@ from polydev.egress.hold import let_go
 from polydev.egress.notices import presentable
 from polydev.errors import EgressProblem
 from polydev.models.egress import EgressPolicy, Exchange, exchange_from_dict, policy_to_dict
+from polydev.proc import to_the_end
 from polydev.secret import Secret
 
 _START_SECONDS = 20.0
@@ -115,7 +116,8 @@ class Egress:
     ) -> Binding:
         """Lets whoever connects to `listeners` ask what `policy` admits, as this connection.
 
-        The listeners are handed over: they are closed here in any case.
+        The listeners are handed over: they are closed here in any case. A bind that fails or is
+        cancelled leaves nothing behind in the process.
         """
         binding = Binding(
             unbind=self._unbind,
@@ -140,7 +142,7 @@ class Egress:
                 [listener.fileno() for listener in listeners],
             )
         except BaseException:
-            self._bindings.pop(binding.id, None)
+            await to_the_end(self._take_back(binding.id))
             raise
         finally:
             for listener in listeners:
@@ -171,6 +173,18 @@ class Egress:
             )
         finally:
             self._bindings.pop(binding_id, None)
+
+    async def _take_back(self, binding_id: str) -> None:
+        """Ends a binding that nobody got, for the process may have made it all the same."""
+        self._bindings.pop(binding_id, None)
+        if self.exited.is_set():
+            return
+        try:
+            await self._request({"do": "unbind", "binding": binding_id})
+        except EgressProblem as problem:
+            log.warning(
+                "a binding could not be taken back", binding=binding_id, reason=problem.reason
+            )
 
     async def _set_up(self, channel: Channel) -> None:
         upstream_ca = self._settings.upstream_ca

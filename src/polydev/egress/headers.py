@@ -82,11 +82,12 @@ def injected(
     sentinel: Secret[str] | None,
     token: Token | None,
 ) -> Headers:
-    """Headers for upstream in `inject` mode: the sandbox's credentials out, the token in."""
+    """Headers for upstream in `inject` mode: the sandbox's credentials out, the token in.
+
+    Only a request that shows the sentinel, and no other credential, is given the token.
+    """
     if sentinel is not None:
-        for name, value in headers:
-            if name.lower() in _CREDENTIALS and not _is_sentinel(value, sentinel):
-                raise Refused(f"foreign credential in {name.lower().decode('ascii')}")
+        _check_credentials(headers, sentinel)
     if token is None:
         raise Refused("this connection has no access token at the moment", status=503)
     removed = {name.lower().encode() for name in policy.removed}
@@ -169,7 +170,17 @@ def _nominated(headers: Headers) -> set[bytes]:
     }
 
 
-def _is_sentinel(value: bytes, sentinel: Secret[str]) -> bool:
-    scheme, _, rest = value.strip().partition(b" ")
-    bare = rest.strip() if scheme.lower() == b"bearer" else value.strip()
-    return not bare or hmac.compare_digest(bare, sentinel.reveal().encode())
+def _check_credentials(headers: Headers, sentinel: Secret[str]) -> None:
+    shown = False
+    for name, value in headers:
+        if name.lower() not in _CREDENTIALS:
+            continue
+        scheme, _, rest = value.strip().partition(b" ")
+        bare = rest.strip() if scheme.lower() == b"bearer" else value.strip()
+        if not bare:
+            continue
+        if not hmac.compare_digest(bare, sentinel.reveal().encode()):
+            raise Refused(f"foreign credential in {name.lower().decode('ascii')}")
+        shown = True
+    if not shown:
+        raise Refused("no credential")

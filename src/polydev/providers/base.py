@@ -149,7 +149,6 @@ class Provider(Protocol):
     credential_file: PurePosixPath  # under HOME, where the CLI itself keeps it
     companion_files: tuple[PurePosixPath, ...]  # read beside it when they exist (account names)
     keychain_item: str  # on macOS, where it keeps it instead; empty when it does not
-    bound_to_address: str  # a warning where logins hold only on the address they were made from
     login_command: str  # what its owner types to log in with it
     ignores_max_tokens: bool  # the CLI has no way to pass it on; polydev alone enforces it
 

@@ -15,7 +15,7 @@ import os
 import sqlite3
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
 _WAIT_SECONDS = 10.0
 _STATEMENT_SECONDS = 60.0
 _POOL = 8
+# Any number but the one of polydev.store.migrate.
+_LOCK = 7_305_518_222
 _WAL_LIMIT_BYTES = 64 * 2**20
 
 
@@ -52,16 +54,30 @@ class Database:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, settings: StoreSettings, data: Path, *, wait_seconds: float = _WAIT_SECONDS
+        cls,
+        settings: StoreSettings,
+        data: Path,
+        *,
+        wait_seconds: float = _WAIT_SECONDS,
+        exclusive: bool = False,
     ) -> AsyncIterator["Database"]:
-        """Connected and migrated."""
+        """Connected and migrated.
+
+        exclusive: a PostgreSQL database is held against others that open it so, for a gateway
+            ends the runs that it finds unfinished. Raises SetupProblem (`database_in_use`). Held by
+            one session: a restart of the server lets go of it. A SQLite file is held by the lock
+            on its data directory.
+        """
         url = _url(settings, data)
         engine = _engine(url, wait_seconds)
         database = cls(engine, wait_seconds=wait_seconds)
         try:
-            async with database.write(durable=True) as connection:
-                await connection.run_sync(migrate)
-            yield database
+            async with AsyncExitStack() as stack:
+                if exclusive and database.is_postgresql:
+                    await stack.enter_async_context(database._held())
+                async with database.write(durable=True) as connection:
+                    await connection.run_sync(migrate)
+                yield database
         finally:
             await engine.dispose()
 
@@ -104,6 +120,29 @@ class Database:
         """Raises StoreProblem when the database does not answer."""
         async with self.read() as connection:
             await connection.execute(text("SELECT 1"))
+
+    @asynccontextmanager
+    async def _held(self) -> AsyncIterator[None]:
+        with _translated():
+            connection = await self._engine.connect()
+        try:
+            with _translated():
+                # A transaction left open would keep the server from cleaning its tables up.
+                await connection.execution_options(isolation_level="AUTOCOMMIT")
+                taken = await connection.scalar(
+                    text("SELECT pg_try_advisory_lock(:lock)"), {"lock": _LOCK}
+                )
+            if not taken:
+                raise SetupProblem(
+                    "Another polydev works on the database that store.url names.",
+                    remedy="Stop that one, or give this one a database of its own.",
+                    reason="database_in_use",
+                )
+            yield
+        finally:
+            # Not back to the pool: the lock goes with the session.
+            await connection.invalidate()
+            await connection.close()
 
     @asynccontextmanager
     async def _turn_to_write(self) -> AsyncIterator[None]:
@@ -151,6 +190,7 @@ def _engine(url: URL, wait_seconds: float) -> AsyncEngine:
         "hide_parameters": True,  # an error's text never shows what was to be stored
     }
     if url.get_backend_name() == "postgresql":
+        common["pool_size"] += 1  # one holds the lock of an exclusive gateway
         bounds = {"timeout": wait_seconds, "command_timeout": _STATEMENT_SECONDS}
         return create_async_engine(url, pool_pre_ping=True, connect_args=bounds, **common)
     _make_private_file(Path(url.database or ""))

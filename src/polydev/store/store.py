@@ -34,8 +34,11 @@ class Store:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, settings: StoreSettings, data: Path) -> AsyncIterator["Store"]:
-        async with Database.open(settings, data) as database:
+    async def open(
+        cls, settings: StoreSettings, data: Path, *, exclusive: bool = True
+    ) -> AsyncIterator["Store"]:
+        """exclusive: alone on a PostgreSQL database; see `Database.open`."""
+        async with Database.open(settings, data, exclusive=exclusive) as database:
             yield cls(database)
 
     async def ping(self) -> None:

@@ -136,4 +136,3 @@ class Agent:
     phrases: tuple[tuple[str, EndReason], ...] = ()
     takes_images: bool = True
     repeats: bool = False
-    bound_to_address: str = ""

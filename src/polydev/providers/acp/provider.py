@@ -42,7 +42,6 @@ class AcpProvider:
         self.takes_history = agent.history is not None
         self.credential_file = agent.credential_file
         self.login_command = agent.login_command
-        self.bound_to_address = agent.bound_to_address
 
     def policy(self, purpose: Purpose, kind: str) -> EgressPolicy:
         if purpose is Purpose.KEEPER:

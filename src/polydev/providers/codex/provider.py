@@ -127,7 +127,6 @@ class CodexProvider:
     credential_file = credentials.CREDENTIAL_FILE
     companion_files: tuple[PurePosixPath, ...] = ()
     keychain_item = ""
-    bound_to_address = ""
     login_command = "codex login"
     ignores_max_tokens = True
 
