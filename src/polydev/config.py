@@ -85,6 +85,9 @@ class KeeperSettings(Section):
     ahead_seconds: float = Field(
         900, ge=0, description="How long before its expiry an access token is refreshed."
     )
+    rest_seconds: float = Field(
+        10, ge=0, description="How long a refresh that failed is not tried again."
+    )
     check_seconds: float = Field(30, gt=0, description="How often expiries are looked at.")
 
 

@@ -40,6 +40,7 @@ def test_systemd_understands_the_unit(kind: str, tmp_path: Path) -> None:
     assert not (tmp_path / "100% my data").exists()
     assert "NoNewPrivileges=yes" in printed.stdout
     assert "StandardOutput=null" in printed.stdout
+    assert "KillMode=control-group" in printed.stdout
     assert not any(word in printed.stdout for word in FORBIDDEN)
     assert ("User=" in printed.stdout) == (kind == "--system")
     analyze = shutil.which("systemd-analyze")

@@ -143,15 +143,33 @@ def is_prompt(record: Record) -> bool:
         return False
     if record.method == "FRAME":
         return record.body.get("generate") is not False
-    paths = ("/v1/messages", "/backend-api/codex/responses", "/v1/responses")
-    return record.method == "POST" and (
-        record.path in paths or "treamGenerateContent" in record.path
-    )
+    ends = ("/v1/messages", "/codex/responses", "/v1/chat/completions", ":streamGenerateContent")
+    return record.method == "POST" and record.path.endswith(ends)
 
 
-@pytest.fixture(params=list(PROVIDERS))
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "providers(*names): which providers a test runs with")
+
+
+def _of_each_kind() -> list[str]:
+    """A provider for each implementation: what several share need not be run for all of them."""
+    first: dict[type, str] = {}
+    for name, provider in PROVIDERS.items():
+        first.setdefault(type(provider), name)
+    return list(first.values())
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """`provider` stands for one of each kind, or for those that a test's marker names."""
+    if "provider" in metafunc.fixturenames:
+        chosen = metafunc.definition.get_closest_marker("providers")
+        names = chosen.args if chosen else _of_each_kind()
+        metafunc.parametrize("provider", names, indirect=True)
+
+
+@pytest.fixture
 def provider(request: pytest.FixtureRequest, programs: Path) -> str:
-    """Every provider there is; its CLI must be installed."""
+    """A provider whose CLI is installed."""
     name = str(request.param)
     program = PROVIDERS[name].program
     if Programs(programs).version(program) is None:

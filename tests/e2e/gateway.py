@@ -263,6 +263,7 @@ def simulated(sim: Simulator) -> dict[str, str]:
         "POLYDEV_EGRESS__UPSTREAM_CA": str(sim.ca),
         # Tests ask more than any person would.
         "POLYDEV_KEYS__REQUESTS_PER_MINUTE": "100000",
+        "POLYDEV_KEEPER__REST_SECONDS": "0",
     }
 
 

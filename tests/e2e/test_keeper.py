@@ -100,7 +100,7 @@ async def test_many_runs_on_a_token_that_is_over_refresh_it_once(subscription: S
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("provider", ["claude"], indirect=True)
+@pytest.mark.providers("claude")
 async def test_200_runs_on_a_token_that_has_just_expired_refresh_it_once(
     sim: Simulator, programs: Path, provider: str, new_gateway: NewGateway
 ):
@@ -158,7 +158,7 @@ async def _refreshing(gateway: Gateway, sim: Simulator):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("provider", ["claude"], indirect=True)
+@pytest.mark.providers("claude")
 async def test_a_kill_before_the_refresh_is_answered_costs_nothing(
     sim: Simulator, programs: Path, provider: str, new_gateway: NewGateway
 ):
@@ -183,7 +183,7 @@ async def test_a_kill_before_the_refresh_is_answered_costs_nothing(
     await ada.close()
 
 
-@pytest.mark.parametrize("provider", ["claude"], indirect=True)
+@pytest.mark.providers("claude")
 async def test_a_kill_after_the_answer_is_sealed_costs_nothing(
     sim: Simulator, programs: Path, provider: str, new_gateway: NewGateway, tmp_path: Path
 ):
@@ -217,7 +217,7 @@ async def test_a_kill_after_the_answer_is_sealed_costs_nothing(
     await ada.close()
 
 
-@pytest.mark.parametrize("provider", ["claude"], indirect=True)
+@pytest.mark.providers("claude")
 async def test_a_kill_after_the_refresh_is_written_back_costs_nothing(
     sim: Simulator, programs: Path, provider: str, new_gateway: NewGateway
 ):
@@ -264,6 +264,7 @@ async def test_an_outage_during_a_refresh_leaves_the_connection_active(
     async with other:
         gateway: Gateway = await new_gateway(
             programs,
+            POLYDEV_KEEPER__REST_SECONDS="0",
             POLYDEV_EGRESS__REDIRECT=other.redirect,
             POLYDEV_EGRESS__UPSTREAM_CA=str(other.ca),
         )

@@ -121,7 +121,7 @@ async def test_a_killed_gateway_leaves_nothing_and_the_next_one_goes_on(
     await ada.close()
 
 
-@pytest.mark.parametrize("provider", ["claude"], indirect=True)
+@pytest.mark.providers("claude")
 async def test_a_gateway_that_is_told_to_stop_ends_its_runs(
     sim: Simulator, programs: Path, provider: str, new_gateway: NewGateway
 ):

@@ -18,7 +18,6 @@ from polydev.events import EndReason, RunFinished, TextDelta
 from polydev.gateway import Gateway, running_gateway
 from polydev.models.accounts import Connection, Ownership
 from polydev.models.runs import RunState
-from polydev.providers.base import finished
 from polydev.providers.registry import provider_named
 from polydev.secret import Secret
 from polydev.sim import Account, Simulator
@@ -121,7 +120,7 @@ async def test_a_full_disk_refuses_new_runs_and_loses_none(
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("provider", ["claude"], indirect=True)
+@pytest.mark.providers("claude")
 async def test_a_refresh_that_cannot_be_written_back_is_applied_later(
     sim: Simulator, programs: Path, tmp_path: Path, provider: str
 ):
@@ -130,7 +129,7 @@ async def test_a_refresh_that_cannot_be_written_back_is_applied_later(
         database = ReadOnly(inside.store)
         old = await keeper.fresh(inside.connection.id)
         sim.world.expire_tokens(inside.account)
-        keeper.run_ended(inside.connection.id, finished(EndReason.NEEDS_LOGIN))
+        keeper.refused(inside.connection, old)
         database.on = True
         for _ in range(2):  # the second one must not ask the provider again
             with pytest.raises(StoreProblem):

@@ -59,6 +59,7 @@ async def test_openai_sdk_gets_an_answer_with_usage(subscription: Subscription):
     assert len(subscription.prompts()) == 1
 
 
+@pytest.mark.providers(*PROVIDERS)
 async def test_openai_sdk_streams_deltas_and_usage(subscription: Subscription):
     subscription.turn(pace_seconds=0.01)
     stream = await subscription.person.openai().chat.completions.create(
@@ -81,6 +82,7 @@ async def test_openai_sdk_streams_deltas_and_usage(subscription: Subscription):
     assert usage.completion_tokens > 0
 
 
+@pytest.mark.providers(*PROVIDERS)
 async def test_anthropic_sdk_gets_a_message_with_usage(subscription: Subscription):
     message = await subscription.person.anthropic().messages.create(
         model=subscription.provider,
@@ -110,6 +112,7 @@ async def test_anthropic_sdk_streams(subscription: Subscription):
     assert final.usage.output_tokens > 0
 
 
+@pytest.mark.providers(*PROVIDERS)
 async def test_message_list_and_system_prompt_reach_the_provider_as_turns(
     subscription: Subscription,
 ):
@@ -141,6 +144,7 @@ async def test_message_list_and_system_prompt_reach_the_provider_as_turns(
     assert "third question" in (answer.choices[0].message.content or "")
 
 
+@pytest.mark.providers(*PROVIDERS)
 async def test_an_image_reaches_the_provider(subscription: Subscription):
     if not PROVIDERS[subscription.provider].takes_images:
         pytest.skip("this CLI takes no images")

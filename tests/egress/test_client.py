@@ -5,11 +5,12 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from polydev.config import EgressSettings
-from polydev.egress.channel import Channel
+from polydev.egress.channel import Channel, Message
 from polydev.egress.client import Egress
 from polydev.errors import EgressProblem
 from polydev.models.egress import EgressMode, Rule
@@ -123,6 +124,66 @@ async def test_a_policy_that_is_none_is_refused(world: World) -> None:
         )
     assert listening.fileno() == -1
     assert (await (await world.place("tcp")).http.get("/echo")).status_code == 200
+
+
+async def test_a_bind_that_was_cancelled_leaves_no_listener(world: World) -> None:
+    descriptors = Path(f"/proc/{world.egress.pid}/fd")
+    # The first listener of a loop makes it keep a descriptor in reserve.
+    await (await world.place("unix")).binding.close()
+    before = len(list(descriptors.iterdir()))
+    path = world.directory / "cancelled.sock"
+    os.kill(world.egress.pid, signal.SIGSTOP)  # so that it is surely waited for
+    try:
+        binding = asyncio.create_task(
+            world.egress.bind(
+                connection_id="c1",
+                policy=policy(EgressMode.INJECT),
+                listeners=[listener(path)],
+                sentinel=None,
+            )
+        )
+        async with asyncio.timeout(5):
+            while not world.egress._answers:
+                await asyncio.sleep(0)
+        binding.cancel()
+    finally:
+        os.kill(world.egress.pid, signal.SIGCONT)
+    async with asyncio.timeout(10):
+        with pytest.raises(asyncio.CancelledError):
+            await binding
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_unix_connection(path)
+        while len(list(descriptors.iterdir())) != before:
+            await asyncio.sleep(0.01)
+    assert not world.egress._bindings
+
+
+async def test_a_bind_that_is_answered_late_leaves_no_listener(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = world.directory / "late.sock"
+    request = world.egress._request
+
+    async def impatient(message: Message, *args: Any, **kwargs: Any) -> None:
+        if message["do"] == "bind":
+            os.kill(world.egress.pid, signal.SIGSTOP)
+            kwargs["seconds"] = 0.05
+        else:
+            os.kill(world.egress.pid, signal.SIGCONT)
+        await request(message, *args, **kwargs)
+
+    monkeypatch.setattr(world.egress, "_request", impatient)
+    async with asyncio.timeout(10):
+        with pytest.raises(EgressProblem) as caught:
+            await world.egress.bind(
+                connection_id="c1",
+                policy=policy(EgressMode.INJECT),
+                listeners=[listener(path)],
+                sentinel=None,
+            )
+    assert caught.value.reason == "late"
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_unix_connection(path)
 
 
 async def test_a_token_that_no_header_can_carry_is_refused(world: World) -> None:

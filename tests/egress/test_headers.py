@@ -14,6 +14,9 @@ GATE = Token(access_token=Secret("made-up-access"), attributes={"account_id": "m
 CREDENTIALS = ("authorization", "x-api-key", "x-goog-api-key", "api-key", "proxy-authorization")
 
 
+OURS = [(b"x-api-key", SENTINEL.reveal().encode())]
+
+
 def through(headers: Headers, token: Token | None = GATE) -> Headers:
     return injected(
         headers, host=HOST, policy=policy(EgressMode.INJECT), sentinel=SENTINEL, token=token
@@ -41,6 +44,11 @@ def test_only_harmless_headers_and_our_own_go_out(sent: list[tuple[str, str]]) -
         assert refused.value.status == 403
         assert "made-up-foreign" not in refused.value.reason
         return
+    if not any(name.lower() in CREDENTIALS for name, _ in sent):
+        with pytest.raises(Refused, match="no credential") as refused:
+            through(headers)
+        assert refused.value.status == 403
+        return
     out = [(name.decode(), value.decode()) for name, value in through(headers)]
     kept = [(n, v) for n, v in sent if n in ("accept", "x-ok")]
     assert out == [
@@ -52,7 +60,7 @@ def test_only_harmless_headers_and_our_own_go_out(sent: list[tuple[str, str]]) -
 
 
 def test_headers_nominated_by_connection_go_but_never_the_framing() -> None:
-    out = through([(b"Connection", b"x-hop, Content-Length"), (b"x-hop", b"1"),
+    out = through([*OURS, (b"Connection", b"x-hop, Content-Length"), (b"x-hop", b"1"),
                    (b"Content-Length", b"3")])  # fmt: skip
     assert [name for name, _ in out][1:2] == [b"Content-Length"]
     assert b"x-hop" not in [name for name, _ in out]
@@ -69,9 +77,18 @@ def test_without_a_sentinel_nothing_is_compared_but_all_is_removed() -> None:
     assert b"x-api-key" not in [name for name, _ in out]
 
 
+@pytest.mark.parametrize("value", [b"", b" ", b"Bearer", b"Bearer  "])
+def test_an_empty_credential_is_none(value: bytes) -> None:
+    with pytest.raises(Refused, match="no credential"):
+        through([(b"Authorization", value)])
+    assert (b"Authorization", b"Bearer made-up-access") in through(
+        [(b"Authorization", value), *OURS]
+    )
+
+
 def test_no_token_is_its_own_answer() -> None:
     with pytest.raises(Refused) as refused:
-        through([], token=None)
+        through(OURS, token=None)
     assert refused.value.status == 503
 
 

@@ -109,7 +109,8 @@ async def test_an_empty_credential_is_never_stored(store: Store, connection: Con
 async def test_of_many_swaps_at_once_exactly_one_wins(
     store: Store, connection: Connection, settings: StoreSettings, tmp_path: Path
 ) -> None:
-    async with Store.open(settings, tmp_path) as second:  # another process would look like this
+    # Another process would look like this.
+    async with Store.open(settings, tmp_path, exclusive=False) as second:
         results = await asyncio.gather(
             *(
                 opened.connections.swap_credential(

@@ -2,6 +2,7 @@ import asyncio
 import os
 import sqlite3
 import stat
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,7 @@ async def test_several_that_start_at_once_migrate_once(
     settings: StoreSettings, tmp_path: Path
 ) -> None:
     async def start() -> None:
-        async with Store.open(settings, tmp_path) as store:
+        async with Store.open(settings, tmp_path, exclusive=False) as store:
             assert await store.users.list() == ()
 
     async with asyncio.TaskGroup() as group:
@@ -64,7 +65,7 @@ async def test_a_newer_database_is_left_alone(settings: StoreSettings, tmp_path:
         user = await store.users.add("ada")
         await set_revision(store, "r9999")
         with pytest.raises(StoreProblem, match=r"newer polydev.*r9999") as caught:
-            async with Store.open(settings, tmp_path):
+            async with Store.open(settings, tmp_path, exclusive=False):
                 pass
         assert caught.value.reason == "newer_schema"
         await set_revision(store, HEAD)
@@ -237,7 +238,7 @@ async def test_connections_that_the_server_closed_are_replaced(
 ) -> None:
     async with Store.open(StoreSettings(url=postgres_url), tmp_path) as store:
         user = await store.users.add("ada")
-        async with Store.open(StoreSettings(url=postgres_url), tmp_path) as other:
+        async with Store.open(StoreSettings(url=postgres_url), tmp_path, exclusive=False) as other:
             async with other.database.write() as connection:
                 await connection.execute(
                     text(
@@ -246,6 +247,64 @@ async def test_connections_that_the_server_closed_are_replaced(
                     )
                 )
         assert await store.users.list() == (user,)
+
+
+async def test_one_at_a_time_holds_a_postgresql_database(postgres_url: str, tmp_path: Path) -> None:
+    settings = StoreSettings(url=postgres_url)
+    async with Store.open(settings, tmp_path / "first") as store:
+        user = await store.users.add("ada")
+        with pytest.raises(SetupProblem) as caught:
+            async with Store.open(settings, tmp_path / "second"):
+                pass
+        assert caught.value.reason == "database_in_use"
+        async with Database.open_as_it_is(settings, tmp_path / "second") as database:
+            assert await database.revision() == HEAD
+    async with Store.open(settings, tmp_path / "second") as store:
+        assert await store.users.list() == (user,)
+
+
+async def test_a_killed_holder_lets_go_of_a_postgresql_database(
+    postgres_url: str, tmp_path: Path
+) -> None:
+    settings = StoreSettings(url=postgres_url)
+    holder = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _HOLDER, postgres_url, tmp_path, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        assert holder.stdout is not None
+        async with asyncio.timeout(20):
+            assert await holder.stdout.readline() == b"held\n"
+        with pytest.raises(SetupProblem):
+            async with Store.open(settings, tmp_path):
+                pass
+    finally:
+        holder.kill()
+        await holder.wait()
+    async with asyncio.timeout(10):
+        while not await _opens(settings, tmp_path):
+            await asyncio.sleep(0.05)
+
+
+_HOLDER = """
+import asyncio, pathlib, sys
+from polydev.config import StoreSettings
+from polydev.store import Store
+
+async def hold():
+    async with Store.open(StoreSettings(url=sys.argv[1]), pathlib.Path(sys.argv[2])):
+        print("held", flush=True)
+        await asyncio.Event().wait()
+
+asyncio.run(hold())
+"""
+
+
+async def _opens(settings: StoreSettings, data: Path) -> bool:
+    try:
+        async with Store.open(settings, data):
+            return True
+    except SetupProblem:
+        return False
 
 
 async def test_a_broken_statement_never_shows_what_was_to_be_stored(

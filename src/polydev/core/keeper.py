@@ -44,7 +44,6 @@ log = structlog.get_logger()
 
 # A token this close to its end may end on the way to the provider.
 _TOO_SHORT = timedelta(seconds=60)
-_AFTER_FAILURE_SECONDS = 10.0
 _EARLIEST = datetime.min.replace(tzinfo=UTC)
 
 
@@ -220,7 +219,7 @@ class Keeper:
             return await self._refresh(connection, credential)
         except ProviderProblem:
             # Each attempt may use up the refresh token, and keeps runs waiting.
-            rest = timedelta(seconds=_AFTER_FAILURE_SECONDS)
+            rest = timedelta(seconds=self._settings.rest_seconds)
             self._resting_until[connection.id] = datetime.now(UTC) + rest
             raise
 
