@@ -90,3 +90,10 @@ def test_what_was_held_back_may_still_be_too_long():
     assert limit.feed("abcxxx") == "abc"
     assert limit.rest() == "x"
     assert limit.reached is EndReason.LENGTH
+
+
+def test_half_a_character_is_counted_and_not_choked_on():
+    limit = AnswerLimit(max_tokens=1)
+    assert limit.feed("a\ud83d") == "a\ud83d"
+    assert limit.feed("bcd").startswith("b")
+    assert limit.reached is EndReason.LENGTH

@@ -264,7 +264,6 @@ async def test_an_outage_during_a_refresh_leaves_the_connection_active(
     async with other:
         gateway: Gateway = await new_gateway(
             programs,
-            POLYDEV_KEEPER__REST_SECONDS="0",
             POLYDEV_EGRESS__REDIRECT=other.redirect,
             POLYDEV_EGRESS__UPSTREAM_CA=str(other.ca),
         )

@@ -23,6 +23,7 @@ from tests.egress.upstream import Upstream
 HOST = "api.provider.test"
 OTHER_HOST = "login.provider.test"
 SENTINEL = Secret("made-up-sentinel")
+OURS = f"X-Api-Key: {SENTINEL.reveal()}\r\n"  # for requests that are written by hand
 TOKEN = Secret("made-up-access-token")
 SEAL_KEY = Secret(b"k" * 32)
 

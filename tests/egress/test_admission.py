@@ -14,6 +14,7 @@ from tests.egress.conftest import (
     HOST,
     INJECTING,
     OTHER_HOST,
+    OURS,
     READING,
     RULES,
     SENTINEL,
@@ -110,7 +111,9 @@ async def test_requests_beside_the_rules_are_refused_and_logged(
 
 async def test_path_tricks_never_reach_the_provider(reading: Place, upstream: Upstream) -> None:
     for target in TRICKS:
-        answer = await reading.ask_raw(f"GET {target} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+        answer = await reading.ask_raw(
+            f"GET {target} HTTP/1.1\r\nHost: {HOST}\r\n{OURS}\r\n".encode()
+        )
         assert answer.startswith((b"HTTP/1.1 403", b"HTTP/1.1 400")), target
     assert upstream.seen == []
 
@@ -239,7 +242,7 @@ async def test_an_ended_tls_connection_serves_its_own_host_only(
     world: World, upstream: Upstream
 ) -> None:
     place = await world.place("connect")
-    answer = await place.ask_raw(f"GET /echo HTTP/1.1\r\nHost: {OTHER_HOST}\r\n\r\n".encode())
+    answer = await place.ask_raw(f"GET /echo HTTP/1.1\r\nHost: {OTHER_HOST}\r\n{OURS}\r\n".encode())
     assert answer.startswith(b"HTTP/1.1 403")
     assert upstream.seen == []
 
@@ -249,7 +252,7 @@ async def test_plain_http_needs_a_plain_host(world: World) -> None:
     assert (await place.http.get("/echo")).status_code == 403
     tunnel = await world.place("tunnel")
     reader, writer = await tunnel.bare()
-    writer.write(f"GET http://{HOST}/echo HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+    writer.write(f"GET http://{HOST}/echo HTTP/1.1\r\nHost: {HOST}\r\n{OURS}\r\n".encode())
     assert (await reader.read()).startswith(b"HTTP/1.1 403")
     writer.close()
 
@@ -258,7 +261,9 @@ async def test_the_absolute_form_reaches_admitted_hosts_by_tls(
     tcp: Place, upstream: Upstream
 ) -> None:
     reader, writer = await tcp.bare()
-    writer.write(f"GET http://{OTHER_HOST}/echo HTTP/1.1\r\nHost: {OTHER_HOST}\r\n\r\n".encode())
+    writer.write(
+        f"GET http://{OTHER_HOST}/echo HTTP/1.1\r\nHost: {OTHER_HOST}\r\n{OURS}\r\n".encode()
+    )
     assert (await reader.readline()).startswith(b"HTTP/1.1 200")
     assert upstream.seen[0].header("host") == [OTHER_HOST]
     assert upstream.seen[0].target == "/echo"
@@ -267,7 +272,7 @@ async def test_the_absolute_form_reaches_admitted_hosts_by_tls(
 
 async def test_an_upgrade_without_a_rule_is_refused(tcp: Place, upstream: Upstream) -> None:
     answer = await tcp.ask_raw(
-        f"GET /echo HTTP/1.1\r\nHost: {HOST}\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n".encode()
+        f"GET /echo HTTP/1.1\r\nHost: {HOST}\r\n{OURS}Connection: upgrade\r\nUpgrade: websocket\r\n\r\n".encode()
     )
     assert answer.startswith(b"HTTP/1.1 403")
     assert upstream.seen == []
@@ -279,21 +284,21 @@ async def test_http_is_kept_right(tcp: Place, upstream: Upstream) -> None:
     assert (await tcp.http.get("/status/204")).status_code == 204
     assert (await tcp.http.get("/status/304")).status_code == 304
     reader, writer = await tcp.raw()
-    two = f"GET /echo/1 HTTP/1.1\r\nHost: {HOST}\r\n\r\nGET /echo/2 HTTP/1.1\r\nHost: {HOST}\r\n"
+    two = f"GET /echo/1 HTTP/1.1\r\nHost: {HOST}\r\n{OURS}\r\nGET /echo/2 HTTP/1.1\r\nHost: {HOST}\r\n{OURS}"
     writer.write(two.encode() + b"Connection: close\r\n\r\n")  # pipelined
     both = await reader.read()
     assert both.count(b"HTTP/1.1 200") == 2
     assert both.index(b"/echo/1") < both.index(b"/echo/2")
     writer.close()
     upstream.gate.set()
-    old = await tcp.ask_raw(f"GET /gated HTTP/1.0\r\nHost: {HOST}\r\n\r\n".encode())
+    old = await tcp.ask_raw(f"GET /gated HTTP/1.0\r\nHost: {HOST}\r\n{OURS}\r\n".encode())
     assert old.endswith(b"firstsecond")
     assert b"chunked" not in old.lower()
 
 
 async def test_a_body_is_asked_for_when_it_waits_to_be(reading: Place) -> None:
     reader, writer = await reading.raw()
-    head = f"POST /echo HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 3\r\nExpect: 100-continue\r\n"
+    head = f"POST /echo HTTP/1.1\r\nHost: {HOST}\r\n{OURS}Content-Length: 3\r\nExpect: 100-continue\r\n"
     writer.write(head.encode() + b"\r\n")
     assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100")
     writer.write(b"abc")
@@ -302,7 +307,9 @@ async def test_a_body_is_asked_for_when_it_waits_to_be(reading: Place) -> None:
 
 
 async def test_a_refused_body_is_not_asked_for(tcp: Place) -> None:
-    head = f"POST /no HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 3\r\nExpect: 100-continue\r\n"
+    head = (
+        f"POST /no HTTP/1.1\r\nHost: {HOST}\r\n{OURS}Content-Length: 3\r\nExpect: 100-continue\r\n"
+    )
     assert (await tcp.ask_raw(head.encode() + b"\r\n")).startswith(b"HTTP/1.1 403")
 
 
@@ -320,7 +327,7 @@ async def test_sandboxes_that_leave_at_once_harm_nobody(reading: Place) -> None:
     with capture_logs() as logs:
         for _ in range(50):
             reader, writer = await reading.raw()
-            writer.write(f"GET /echo HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+            writer.write(f"GET /echo HTTP/1.1\r\nHost: {HOST}\r\n{OURS}\r\n".encode())
             await reader.readuntil(b"}")
             writer.transport.abort()
         assert (await reading.http.get("/echo")).status_code == 200
@@ -369,6 +376,7 @@ async def test_listeners_of_exchanges_are_told(world: World) -> None:
     ):
         assert listening.fileno() == -1
         async with httpx.AsyncClient(trust_env=False) as http:
+            http.headers["x-api-key"] = "another-sentinel"
             assert (await http.get(f"http://127.0.0.1:{port}/status/500")).status_code == 500
     assert [exchange.status for exchange in told] == [500]
 

@@ -9,7 +9,7 @@ import pytest
 import websockets
 
 from polydev.models.egress import EgressMode
-from tests.egress.conftest import HOST, WAYS, Place, World
+from tests.egress.conftest import HOST, OURS, SENTINEL, WAYS, Place, World
 from tests.egress.upstream import Upstream
 
 pytestmark = pytest.mark.anyio
@@ -68,7 +68,7 @@ async def test_bodies_of_both_directions_pass_in_constant_memory(
 async def test_a_slow_reader_holds_the_provider_back(place: Place, world: World) -> None:
     before = _peak_bytes(world.egress.pid)
     reader, writer = await place.raw()
-    writer.write(f"GET /big/{BIG} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+    writer.write(f"GET /big/{BIG} HTTP/1.1\r\nHost: {HOST}\r\n{OURS}\r\n".encode())
     taken = 0
     async with asyncio.timeout(20):
         while taken < BIG:
@@ -79,7 +79,7 @@ async def test_a_slow_reader_holds_the_provider_back(place: Place, world: World)
 
 async def test_the_sandbox_going_away_aborts_the_request(place: Place, upstream: Upstream) -> None:
     reader, writer = await place.raw()
-    writer.write(f"GET /hang HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+    writer.write(f"GET /hang HTTP/1.1\r\nHost: {HOST}\r\n{OURS}\r\n".encode())
     async with asyncio.timeout(5):
         await upstream.arrived.wait()
         writer.transport.abort()
@@ -89,7 +89,7 @@ async def test_the_sandbox_going_away_aborts_the_request(place: Place, upstream:
 
 async def test_the_binding_closing_aborts_the_request(place: Place, upstream: Upstream) -> None:
     _, writer = await place.raw()
-    writer.write(f"GET /hang HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+    writer.write(f"GET /hang HTTP/1.1\r\nHost: {HOST}\r\n{OURS}\r\n".encode())
     async with asyncio.timeout(5):
         await upstream.arrived.wait()
         await place.binding.close()
@@ -101,7 +101,7 @@ async def test_the_binding_closing_aborts_the_request(place: Place, upstream: Up
 
 async def test_a_cut_answer_arrives_cut(place: Place) -> None:
     reader, writer = await place.raw()
-    writer.write(f"GET /cut HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+    writer.write(f"GET /cut HTTP/1.1\r\nHost: {HOST}\r\n{OURS}\r\n".encode())
     received = b""
     try:
         async with asyncio.timeout(5):
@@ -115,16 +115,25 @@ async def test_a_cut_answer_arrives_cut(place: Place) -> None:
 
 
 async def test_websocket_frames_pass_both_ways(place: Place, world: World) -> None:
+    shown = {"x-api-key": SENTINEL.reveal()}
     if isinstance(place.address, Path):
         channel = websockets.unix_connect(
-            str(place.address), uri=f"ws://{HOST}/ws", compression=None
+            str(place.address),
+            uri=f"ws://{HOST}/ws",
+            compression=None,
+            additional_headers=shown,
         )
     elif place.way.connect:
         channel = websockets.connect(
-            f"wss://{HOST}/ws", proxy=f"http://127.0.0.1:{place.address}", ssl=place.trust
+            f"wss://{HOST}/ws",
+            proxy=f"http://127.0.0.1:{place.address}",
+            ssl=place.trust,
+            additional_headers=shown,
         )
     else:
-        channel = websockets.connect(f"ws://127.0.0.1:{place.address}/ws", proxy=None)
+        channel = websockets.connect(
+            f"ws://127.0.0.1:{place.address}/ws", proxy=None, additional_headers=shown
+        )
     async with channel as socket:
         for message in (b"made-up", b"x" * 300_000, b""):
             await socket.send(message)
@@ -133,7 +142,7 @@ async def test_websocket_frames_pass_both_ways(place: Place, world: World) -> No
 
 async def test_a_refused_websocket_gets_the_providers_answer(place: Place) -> None:
     request = (
-        f"GET /ws-refused HTTP/1.1\r\nHost: {HOST}\r\nConnection: Upgrade\r\n"
+        f"GET /ws-refused HTTP/1.1\r\nHost: {HOST}\r\n{OURS}Connection: Upgrade\r\n"
         "Upgrade: websocket\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
         "Sec-WebSocket-Version: 13\r\n\r\n"
     )

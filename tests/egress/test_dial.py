@@ -12,7 +12,7 @@ from polydev.config import EgressSettings
 from polydev.egress.client import Egress
 from polydev.egress.dial import is_public
 from polydev.models.egress import EgressMode, Rule
-from tests.egress.conftest import HOST, World, policy
+from tests.egress.conftest import HOST, OURS, World, policy
 from tests.egress.upstream import Upstream
 
 pytestmark = pytest.mark.anyio
@@ -65,7 +65,7 @@ async def test_without_a_redirect_private_addresses_are_refused(
         place = await world.place(way, policy=policy(mode, rules=rules, plain_host=host))
         reader, writer = await place.bare()
         line = f"CONNECT {host}:443" if way == "tunnel" else "GET /x"
-        writer.write(f"{line} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        writer.write(f"{line} HTTP/1.1\r\nHost: {host}\r\n{OURS}\r\n".encode())
         answer = await reader.read()
         writer.close()
         assert answer.startswith(b"HTTP/1.1 403")
@@ -120,7 +120,7 @@ async def test_nobody_listening_is_told(
         place = await world.place(way)
         reader, writer = await place.bare()
         line = f"CONNECT {HOST}:443" if way == "tunnel" else "GET /echo"
-        writer.write(f"{line} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+        writer.write(f"{line} HTTP/1.1\r\nHost: {HOST}\r\n{OURS}\r\n".encode())
         assert (await reader.read()).startswith(b"HTTP/1.1 502")
         writer.close()
         assert "cannot be reached" in place.binding.exchanges[-1].unreachable

@@ -15,7 +15,7 @@ from polydev.authority import Authority
 from polydev.egress.spool import open_answer, read_spool, seal_answer, write_spool
 from polydev.errors import EgressProblem, NotFound, VaultProblem
 from polydev.secret import Secret
-from tests.egress.conftest import OTHER_HOST, SEAL_KEY, Place, World
+from tests.egress.conftest import OTHER_HOST, OURS, SEAL_KEY, Place, World
 from tests.egress.upstream import TOKENS, Upstream
 
 pytestmark = pytest.mark.anyio
@@ -33,7 +33,8 @@ async def ask_and_leave(keeper: Place, upstream: Upstream) -> None:
     _, writer = await keeper.bare()
     body = b'{"refresh_token":"made-up"}'
     writer.write(
-        f"POST /token HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+        f"POST /token HTTP/1.1\r\nHost: x\r\n{OURS}Content-Length: {len(body)}\r\n\r\n".encode()
+        + body
     )
     async with asyncio.timeout(5):
         await upstream.arrived.wait()
@@ -138,7 +139,7 @@ async def test_the_answer_is_kept_when_the_gateway_is_killed(
     assert gateway.stdout
     pid, spooled = (await gateway.stdout.readline()).decode().split()
     _, writer = await asyncio.open_unix_connection(tmp_path / "socket")
-    writer.write(b"POST /token HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}")
+    writer.write(f"POST /token HTTP/1.1\r\nHost: x\r\n{OURS}Content-Length: 2\r\n\r\n{{}}".encode())
     async with asyncio.timeout(10):
         await upstream.arrived.wait()
         gateway.kill()
@@ -167,7 +168,9 @@ async def test_a_sandbox_that_leaves_before_it_asked_whole_asks_nothing(
     keeper: Place, upstream: Upstream
 ) -> None:
     _, writer = await keeper.bare()
-    writer.write(b"POST /token HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf")
+    writer.write(
+        f"POST /token HTTP/1.1\r\nHost: x\r\n{OURS}Content-Length: 100\r\n\r\nhalf".encode()
+    )
     await writer.drain()
     writer.close()
     await keeper.binding.close()

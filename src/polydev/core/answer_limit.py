@@ -54,13 +54,13 @@ class AnswerLimit:
 
     def _within_length(self, text: str) -> str:
         text = self._cut(text)
-        self._shown_bytes += len(text.encode())
+        self._shown_bytes += len(text.encode(errors="replace"))
         return text
 
     def _cut(self, text: str) -> str:
         if self._bytes_left is None:
             return text
-        encoded = text.encode()
+        encoded = text.encode(errors="replace")
         if len(encoded) > self._bytes_left:
             self.reached, self.matched = EndReason.LENGTH, None
             text = encoded[: self._bytes_left].decode(errors="ignore")
