@@ -77,7 +77,6 @@ class ClaudeProvider:
     credential_file = credentials.CREDENTIAL_FILE
     companion_files: tuple[PurePosixPath, ...] = (credentials.ACCOUNT_FILE,)
     keychain_item = "Claude Code-credentials"
-    bound_to_address = ""
     login_command = "claude auth login"
     ignores_max_tokens = False
 
