@@ -159,6 +159,7 @@ async def test_a_dead_login_is_told_apart_and_remembered(house: House, provider:
     await person.close()
 
 
+@pytest.mark.providers("claude", "codex")
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("begun", [True, False])
 async def test_a_client_that_goes_away_cancels_its_run(
