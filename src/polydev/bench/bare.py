@@ -1,6 +1,7 @@
 """The bare CLIs, one-shot, as their owner would run them; pointed at the simulator.
 
 Each gives the argv, environment and files of a run, and the mark of its first answer on stdout.
+claude and codex are told another address; gemini asks hosts of its own too, by the proxy.
 """
 
 from dataclasses import dataclass
@@ -88,10 +89,9 @@ def _gemini(program: str, stage: Stage, programs: Programs, home: Path) -> Bare:
     return Bare(
         argv=(node, program, "-m", "gemini-2.5-pro", "-p", PROMPT, "-o", "stream-json"),
         environment={
-            "CODE_ASSIST_ENDPOINT": f"https://localhost:{stage.simulator}",
+            "HTTPS_PROXY": stage.proxy,
             "GEMINI_CLI_TRUST_WORKSPACE": "true",
             "GEMINI_CLI_NO_RELAUNCH": "true",
-            "GOOGLE_GENAI_USE_GCA": "true",
         },
         mark=b'"delta":true',
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 
+from polydev.bench.proxy import proxy
 from polydev.errors import SetupProblem
 from polydev.models.accounts import Ownership
 
@@ -22,9 +23,13 @@ _LAST_LINE = re.compile(rb"(?:ANTHROPIC_BASE_URL|UPSTREAM_CA)=\S+\s")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stage:
-    """simulator, gateway: their ports on 127.0.0.1; directory: the simulator's files."""
+    """simulator, gateway: their ports on 127.0.0.1; directory: the simulator's files.
+
+    proxy: the address of one that leads every name to the simulator.
+    """
 
     simulator: int
+    proxy: str
     directory: Path
     gateway: int
     gateway_pid: int
@@ -57,13 +62,15 @@ async def stage(directory: Path, programs: Path, providers: list[str]) -> AsyncI
                 raise SetupProblem("The gateway printed no key.")
             for provider in providers:
                 await _connect(provider, files, environment)
-            yield Stage(
-                simulator=simulator,
-                directory=files,
-                gateway=gateway,
-                gateway_pid=pid,
-                key=found[0].decode(),
-            )
+            async with proxy(simulator) as address:
+                yield Stage(
+                    simulator=simulator,
+                    proxy=address,
+                    directory=files,
+                    gateway=gateway,
+                    gateway_pid=pid,
+                    key=found[0].decode(),
+                )
 
 
 def access_token(stage: Stage, provider: str) -> str:
