@@ -25,7 +25,7 @@ check: .venv/installed lint ## The fast half of the tests, under a minute
 	$(BIN)/pytest -n auto -m "not slow and not real"
 
 test: setup lint ## Everything that CI runs
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --maxprocesses 4
 
 lint: .venv/installed
 	$(BIN)/ruff format --check

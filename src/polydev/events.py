@@ -147,11 +147,6 @@ _many: TypeAdapter[list[Recorded]] = TypeAdapter(list[Recorded])
 _event: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Discriminator("type")])
 
 
-def event_from_dict(fields: dict[str, Any]) -> Event:
-    """Raises pydantic.ValidationError for fields that make no event."""
-    return _event.validate_python(fields)
-
-
 def event_to_dict(event: Event) -> dict[str, Any]:
     """JSON-ready fields, `type` among them."""
     fields: dict[str, Any] = _event.dump_python(event, mode="json")

@@ -24,6 +24,7 @@ from polydev.api.app import network_app, owners_app
 from polydev.api.dependencies import Services
 from polydev.config import Settings
 from polydev.core.accounts import Accounts
+from polydev.core.connecting import Connecting
 from polydev.core.connections import Connections
 from polydev.core.keeper import Keeper
 from polydev.core.layout import Layout, address_of, locked
@@ -33,6 +34,7 @@ from polydev.core.programs import Programs
 from polydev.core.quotas import Quotas
 from polydev.core.runner import Runner
 from polydev.core.runs import Runs
+from polydev.core.windows import Windows
 from polydev.egress.client import Egress
 from polydev.errors import EgressProblem, SetupProblem
 from polydev.sandboxes import sandboxes_for
@@ -128,13 +130,15 @@ async def running_gateway(settings: Settings) -> AsyncIterator[Gateway]:
             settings=settings.keeper,
         )
         await keeper.recover()
-        connections = Connections(store, keeper, lambda: runs)
+        connections = Connections(store, keeper)
+        windows = Windows(store)
         accounts = Accounts(store, settings.keys)
         quotas = Quotas()
         runs = Runs(
             store=store,
             vault=vault,
             connections=connections,
+            windows=windows,
             keeper=keeper,
             runner=Runner(programs, sandboxes, egress, settings.runs),
             quotas=quotas,
@@ -143,7 +147,7 @@ async def running_gateway(settings: Settings) -> AsyncIterator[Gateway]:
             obstacle=lambda: "The egress process is gone." if egress.exited.is_set() else "",
         )
         await stack.enter_async_context(runs)
-        await stack.enter_async_context(_task(connections.store_windows_forever()))
+        await stack.enter_async_context(_task(windows.store_forever()))
         await stack.enter_async_context(_task(keeper.keep_forever()))
         await accounts.first_user()
         yield Gateway(
@@ -152,6 +156,8 @@ async def running_gateway(settings: Settings) -> AsyncIterator[Gateway]:
             services=Services(
                 accounts=accounts,
                 connections=connections,
+                connecting=Connecting(store, keeper, connections, runs),
+                windows=windows,
                 quotas=quotas,
                 runs=runs,
                 metrics=metrics,

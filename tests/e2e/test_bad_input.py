@@ -256,6 +256,17 @@ async def test_no_key_an_unknown_key_and_a_revoked_key(scripted_house: House, pa
     assert "revoked" in error["message"]
 
 
+@pytest.mark.parametrize("path", [CHAT, MESSAGES, RUNS])
+async def test_a_missing_key_is_told_before_the_body_is_read(scripted_house: House, path: str):
+    async with asyncio.timeout(30):
+        url = httpx.URL(scripted_house.gateway.url)
+        reader, writer = await asyncio.open_connection(url.host, url.port)
+        head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000000000\r\n\r\n{{"
+        writer.write(head.encode())
+        assert b" 401 " in await reader.readline()
+        writer.close()
+
+
 async def test_a_disabled_users_key_is_refused_at_once(scripted_house: House):
     gateway = scripted_house.gateway
     person = await gateway.person("leaver")

@@ -112,11 +112,54 @@ async def test_delete_cancels_a_run_upstream_too(subscription: Subscription):
             await asyncio.sleep(0.02)
 
 
+async def test_what_was_asked_can_be_read_back(subscription: Subscription):
+    client = subscription.person.http()
+    body = {
+        "model": subscription.provider,
+        "system": "Be brief.",
+        "messages": [
+            {"role": "user", "content": f"{MARKER}: say one"},
+            {"role": "assistant", "content": "one"},
+            {"role": "user", "content": "count to 2"},
+        ],
+    }
+    run_id = await submit(client, **body)
+    prompt = (await client.get(f"/v1/runs/{run_id}/prompt")).json()
+    assert prompt["system"] == body["system"]
+    assert [
+        {"role": turn["role"], "content": turn["parts"][0]["text"]} for turn in prompt["turns"]
+    ] == body["messages"]
+    await all_events(client, run_id)
+
+
+@pytest.mark.providers("claude", "codex")
+async def test_windows_are_remembered_with_their_connection(
+    subscription: Subscription, house: House
+):
+    client = subscription.person.http()
+    events = await all_events(
+        client, await submit(client, model=subscription.provider, prompt=COUNTING)
+    )
+    seen = {event["kind"] for event in events if event["type"] == "window.observed"}
+    assert seen
+    async with asyncio.timeout(10):
+        stored: set[str] = set()
+        while not seen <= stored:
+            connections = (await house.gateway.owner("GET", "/owner/connections")).json()
+            stored = {
+                window["kind"]
+                for connection in connections
+                if connection["user"] == subscription.person.name
+                for window in connection["windows"]
+            }
+            await asyncio.sleep(0.02)
+
+
 async def test_another_persons_run_does_not_exist(subscription: Subscription, house: House):
     run_id = await submit(subscription.person.http(), model=subscription.provider, prompt=COUNTING)
     other = await house.person("eve")
     client = other.http()
-    for method, path in (("GET", ""), ("DELETE", ""), ("GET", "/events")):
+    for method, path in (("GET", ""), ("DELETE", ""), ("GET", "/events"), ("GET", "/prompt")):
         answer = await client.request(method, f"/v1/runs/{run_id}{path}")
         assert answer.status_code == 404
         assert answer.json()["error"]["code"] == "not_found"

@@ -12,7 +12,7 @@ import pytest
 
 from polydev.api.app import network_app
 from polydev.config import EgressSettings, load_settings
-from polydev.core.connections import NewConnection
+from polydev.core.connecting import NewConnection
 from polydev.errors import StoreProblem
 from polydev.events import EndReason, RunFinished, TextDelta
 from polydev.gateway import Gateway, running_gateway
@@ -53,7 +53,7 @@ async def _inside(
         user = await services.accounts.user_named(None)
         _, key = await services.accounts.create_key(user, "test")
         account = sim.world.create_account(provider)
-        connection, _ = await services.connections.connect(
+        connection, _ = await services.connecting.connect(
             NewConnection(
                 user=user,
                 provider=provider,

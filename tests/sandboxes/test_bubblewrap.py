@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import uuid
 from pathlib import Path
 
@@ -263,8 +264,10 @@ asyncio.run(main())
 )
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_an_ordinary_user_needs_no_more(tmp_path_factory, machine):
-    for directory in (tmp_path_factory.getbasetemp().parent, tmp_path_factory.getbasetemp()):
-        directory.chmod(0o711)
+    temporary = Path(tempfile.gettempdir())
+    for directory in (machine.parent, *machine.parent.parents):
+        if directory.is_relative_to(temporary) and directory != temporary:
+            directory.chmod(0o711)
     for path in (machine, *machine.rglob("*")):
         os.chown(path, 65534, 65534)
     done = subprocess.run(

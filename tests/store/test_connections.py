@@ -12,7 +12,6 @@ from polydev.models.accounts import (
     CONNECTION_TRANSITIONS,
     Connection,
     ConnectionState,
-    Ownership,
     User,
 )
 from polydev.store import SealedCredential, Store
@@ -134,12 +133,6 @@ async def test_facts_not_given_stay_as_they_are(store: Store, connection: Connec
     assert await store.connections.update_facts(connection.id) == updated
     with pytest.raises(NotFound):
         await store.connections.update_facts("con_none", plan="pro")
-
-
-async def test_ownership_and_source_change_together(store: Store, connection: Connection) -> None:
-    await store.connections.set_ownership(connection.id, Ownership.FOLLOW, "/home/ada/file")
-    taken = await store.connections.set_ownership(connection.id, Ownership.TAKE, None)
-    assert taken == replace(connection, ownership=Ownership.TAKE, source=None)
 
 
 def observed(used: float, resets_at: dt.datetime | None = None) -> WindowObserved:

@@ -46,9 +46,9 @@ async def test_a_run_comes_back_as_it_was_added(store: Store, run: Run) -> None:
 async def test_the_life_of_a_run_is_recorded(store: Store, run: Run) -> None:
     usage = UsageReported(input_tokens=10, output_tokens=3, cached_input_tokens=4)
     assert await store.runs.mark_started(run.id, NOW + SECOND)
-    await store.runs.mark_first_token(run.id, NOW + 2 * SECOND)
-    await store.runs.mark_first_token(run.id, NOW + 9 * SECOND)
-    assert await store.runs.finish(run.id, GOOD, NOW + 3 * SECOND, usage=usage)
+    assert await store.runs.finish(
+        run.id, GOOD, NOW + 3 * SECOND, usage=usage, first_token_at=NOW + 2 * SECOND
+    )
     assert await store.runs.get(run.id) == replace(
         run,
         state=RunState.SUCCEEDED,

@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from polydev import __version__
 from polydev.api import chat, health, messages, model_list, native, owner, problems
+from polydev.api.callers import KeyFirst
 from polydev.api.dependencies import Services
 from polydev.errors import PolydevError, PromptTooLarge
 
@@ -39,6 +40,7 @@ def _app(services: Services) -> FastAPI:
     app.state.is_owners_socket = False
     for module in (chat, messages, model_list, native, health):
         app.include_router(module.router)
+    app.add_middleware(KeyFirst)
     app.add_exception_handler(PolydevError, problems.on_polydev_error)
     app.add_exception_handler(RequestValidationError, problems.on_validation_error)
     app.add_exception_handler(HTTPException, problems.on_http_error)

@@ -106,6 +106,14 @@ async def read_run(
     return record(await services.runs.get(caller, run_id))
 
 
+@router.get("/v1/runs/{run_id}/prompt", tags=["Runs"])
+async def read_prompt(
+    run_id: str, caller: CallerDependency, services: ServicesDependency
+) -> Prompt:
+    """What the run was asked, for as long as texts are kept."""
+    return await services.runs.prompt(caller, run_id)
+
+
 @router.delete("/v1/runs/{run_id}", tags=["Runs"])
 async def cancel_run(
     run_id: str, caller: CallerDependency, services: ServicesDependency
@@ -138,7 +146,7 @@ async def stream_events(
 async def watch_events(socket: WebSocket, run_id: str, after: int = 0) -> None:
     """The same events, one JSON text message each; closed with 1000 after the last."""
     try:
-        events = await services(socket).runs.events(await caller(socket), run_id, max(0, after))
+        events = await services(socket).runs.events(caller(socket), run_id, max(0, after))
     except PolydevError as error:
         body = problems.body_of(error, problems.Format.NATIVE)
         await socket.send_denial_response(JSONResponse(body, status_code=error.status))

@@ -4,6 +4,7 @@ Served on a unix socket in the data directory that only the owner's account can 
 `polydev` command is its client. These routes do not exist on the network.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
 
@@ -11,8 +12,9 @@ from fastapi import APIRouter, Query
 from pydantic import Base64Bytes, BaseModel, Field
 
 from polydev.api.dependencies import ServicesDependency
-from polydev.core.connections import NewConnection
+from polydev.core.connecting import NewConnection
 from polydev.models.accounts import ApiKey, Connection, ConnectionState, Ownership, User, UserState
+from polydev.models.windows import Window
 from polydev.secret import Secret
 
 router = APIRouter(prefix="/owner")
@@ -52,6 +54,15 @@ class KeyRequest(BaseModel):
     concurrent_runs: int | None = Field(None, gt=0)
 
 
+class WindowRecord(BaseModel):
+    """A limit period as the provider last reported it; kind is the provider's own word."""
+
+    kind: str
+    used_fraction: float | None
+    resets_at: datetime | None
+    observed_at: datetime
+
+
 class ConnectionRecord(BaseModel):
     id: str
     user: str
@@ -66,6 +77,7 @@ class ConnectionRecord(BaseModel):
     expires_at: datetime | None
     refreshed_at: datetime | None
     checked_at: datetime | None
+    windows: list[WindowRecord] = []
 
 
 class ConnectRequest(BaseModel):
@@ -135,13 +147,16 @@ async def connections(
 ) -> list[ConnectionRecord]:
     names = {user.id: user.name for user in await services.accounts.users()}
     found = await services.connections.list(include_disconnected=everything)
-    return [_connection(connection, names[connection.user_id]) for connection in found]
+    return [
+        _connection(connection, names[connection.user_id], await services.windows.of(connection.id))
+        for connection in found
+    ]
 
 
 @router.post("/connections", status_code=201)
 async def connect(body: ConnectRequest, services: ServicesDependency) -> CheckResult:
     user = await services.accounts.user_named(body.user)
-    connection, message = await services.connections.connect(
+    connection, message = await services.connecting.connect(
         NewConnection(
             user=user,
             provider=body.provider,
@@ -155,7 +170,7 @@ async def connect(body: ConnectRequest, services: ServicesDependency) -> CheckRe
 
 @router.post("/connections/{connection_id}/check")
 async def check(connection_id: str, services: ServicesDependency) -> CheckResult:
-    connection, ok, message = await services.connections.check(connection_id)
+    connection, ok, message = await services.connecting.check(connection_id)
     user = await services.accounts.user_named(connection.user_id)
     return CheckResult(connection=_connection(connection, user.name), ok=ok, message=message)
 
@@ -185,7 +200,9 @@ def _key(key: ApiKey, owner: User, secret: Secret[str] | None = None) -> KeyReco
     )
 
 
-def _connection(connection: Connection, user: str) -> ConnectionRecord:
+def _connection(
+    connection: Connection, user: str, windows: Sequence[Window] = ()
+) -> ConnectionRecord:
     return ConnectionRecord(
         id=connection.id,
         user=user,
@@ -200,4 +217,13 @@ def _connection(connection: Connection, user: str) -> ConnectionRecord:
         expires_at=connection.expires_at,
         refreshed_at=connection.refreshed_at,
         checked_at=connection.checked_at,
+        windows=[
+            WindowRecord(
+                kind=window.kind,
+                used_fraction=window.used_fraction,
+                resets_at=window.resets_at,
+                observed_at=window.observed_at,
+            )
+            for window in windows
+        ],
     )

@@ -89,6 +89,15 @@ def list_connections(
     for row in rows:
         if row["reason"]:
             console.print(f"{row['id']}: {row['reason']}")
+        for window in row["windows"]:
+            console.print(f"{row['id']}: {window_words(window)}")
+
+
+def window_words(window: dict[str, Any]) -> str:
+    """A window as the provider last reported it, in a line."""
+    used, resets = window["used_fraction"], window["resets_at"]
+    words = window["kind"] + (": used in part" if used is None else f": {used:.0%} used")
+    return words if resets is None else f"{words}, opens anew {resets}"
 
 
 def check(connection_id: str) -> None:

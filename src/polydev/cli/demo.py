@@ -34,7 +34,7 @@ from polydev.config import (
     Settings,
     StoreSettings,
 )
-from polydev.core.connections import NewConnection
+from polydev.core.connecting import NewConnection
 from polydev.core.layout import Layout
 from polydev.core.programs import Programs
 from polydev.errors import PolydevError
@@ -188,7 +188,7 @@ async def _stage(
 async def _connect(gateway: Gateway, simulator: Simulator, name: str) -> None:
     provider = PROVIDERS[name]
     _, files = credential_files(provider, simulator.credential_path(name))
-    await gateway.services.connections.connect(
+    await gateway.services.connecting.connect(
         NewConnection(
             user=await gateway.services.accounts.user_named(None),
             provider=name,

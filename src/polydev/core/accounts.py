@@ -50,12 +50,13 @@ class Accounts:
         return await self._store.users.list()
 
     async def user_named(self, name: str | None) -> User:
-        """Raises NotFound. None gives the first user."""
-        users = await self._store.users.list()
-        for user in users:
-            if name is None or name in (user.name, user.id):
-                return user
-        raise NotFound(f"There is no user {name!r}.", remedy="`polydev users list` shows them.")
+        """By name or id; None gives the first user. Raises NotFound."""
+        if name is None:
+            return await self.first_user()
+        user = await self._store.users.by_name(name) or await self._store.users.get(name)
+        if user is None:
+            raise NotFound(f"There is no user {name!r}.", remedy="`polydev users list` shows them.")
+        return user
 
     async def disable_user(self, name: str) -> User:
         """From now on none of the user's keys is accepted."""

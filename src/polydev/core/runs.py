@@ -12,11 +12,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Self
 
 import structlog
-from pydantic import TypeAdapter
 
 from polydev.config import RunSettings
 from polydev.core.accounts import Caller
 from polydev.core.admission import check_prompt
+from polydev.core.archive import Archive
 from polydev.core.connections import Connections
 from polydev.core.event_log import EventLog
 from polydev.core.event_writer import EventWriter
@@ -25,33 +25,26 @@ from polydev.core.metrics import Metrics
 from polydev.core.outcomes import end_from, our_mistake
 from polydev.core.quotas import Quotas
 from polydev.core.runner import Order, Runner
+from polydev.core.windows import Windows
 from polydev.errors import Busy, NotFound, PolydevError
 from polydev.events import (
     EndReason,
-    Event,
     ReasoningDelta,
     Recorded,
     RunFinished,
     TextDelta,
     UsageReported,
     WindowObserved,
-    many_from_json,
 )
 from polydev.models.accounts import Connection
 from polydev.models.ids import new_id
 from polydev.models.runs import Prompt, Run, RunRequest, RunState
-from polydev.models.seals import events_context, request_context
 from polydev.providers.base import Provider, finished
 from polydev.providers.registry import provider_named
 from polydev.store import Store
-from polydev.store.runs import EventBatch
 from polydev.vault import Vault
 
 log = structlog.get_logger()
-
-_PRUNE_SECONDS = 3600.0
-_HIGHEST_NUMBER = 2**31 - 1  # that the store can compare with
-_prompt: TypeAdapter[Prompt] = TypeAdapter(Prompt)
 
 
 class ActiveRun:
@@ -77,6 +70,7 @@ class Runs:
         store: Store,
         vault: Vault,
         connections: Connections,
+        windows: Windows,
         keeper: Keeper,
         runner: Runner,
         quotas: Quotas,
@@ -85,8 +79,8 @@ class Runs:
         obstacle: Callable[[], str] = lambda: "",
     ) -> None:
         self._store = store
-        self._vault = vault
         self._connections = connections
+        self._windows = windows
         self._keeper = keeper
         self._runner = runner
         self._quotas = quotas
@@ -97,7 +91,8 @@ class Runs:
         self._admitted = 0  # runs that have no end yet
         metrics.queued.set_function(lambda: max(0, self._admitted - settings.concurrent))
         self._active: dict[str, ActiveRun] = {}
-        self._writer = EventWriter(store, vault, metrics, keep_texts=settings.keep_text_days > 0)
+        self._archive = Archive(store, vault, settings.keep_text_days)
+        self._writer = EventWriter(store, vault, metrics, keep_texts=self._archive.keeps_texts)
 
     async def submit(self, caller: Caller, request: RunRequest) -> ActiveRun:
         """Admits a run and starts it.
@@ -152,7 +147,7 @@ class Runs:
             held.enter_context(place)
         held.enter_context(self._place_in_queue())
         try:
-            await self._store.runs.add(run, self._sealed_request(run, request.prompt))
+            await self._store.runs.add(run, self._archive.sealed_prompt(run, request.prompt))
         except BaseException:
             held.close()
             raise
@@ -182,8 +177,17 @@ class Runs:
         """The run's events after a number, to its end: live, or from the store."""
         run = await self.get(caller, run_id)
         active = self._active.get(run_id)
-        after = min(after, _HIGHEST_NUMBER)
-        return active.log.follow(after) if active is not None else self._stored(run, after)
+        return active.log.follow(after) if active is not None else self._archive.events(run, after)
+
+    async def prompt(self, caller: Caller, run_id: str) -> Prompt:
+        """What the run was asked. Raises NotFound when it is not kept."""
+        prompt = await self._archive.prompt(await self.get(caller, run_id))
+        if prompt is None:
+            raise NotFound(
+                f"The prompt of {run_id} is not kept.",
+                remedy="POLYDEV_RUNS__KEEP_TEXT_DAYS says how long texts are.",
+            )
+        return prompt
 
     async def cancel(self, caller: Caller, run_id: str) -> Run:
         """Ends the run and waits until it has; one that had ended stays as it is."""
@@ -213,7 +217,7 @@ class Runs:
             await self._store.runs.finish(run.id, end, datetime.now(UTC))
             log.warning("a run was cut off by the end of the last gateway", run=run.id)
         self._writer_task = asyncio.create_task(self._writer.write_forever())
-        self._pruning = asyncio.create_task(self._prune_forever())
+        self._pruning = asyncio.create_task(self._archive.prune_forever())
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -297,7 +301,7 @@ class Runs:
             case UsageReported() as usage:
                 active.run = replace(run, usage=usage)
             case WindowObserved() as window:
-                self._connections.observed(run.connection_id, window, recorded.at)
+                self._windows.observed(run.connection_id, window, recorded.at)
             case RunFinished() as end:
                 active.run = replace(
                     run,
@@ -315,50 +319,3 @@ class Runs:
             # Kept here until it is stored, so that at every moment it is found somewhere.
             stored = asyncio.create_task(self._writer.wait_stored(run.id))
             stored.add_done_callback(lambda _: self._active.pop(run.id, None))
-
-    async def _stored(self, run: Run, after: int) -> AsyncIterator[Recorded]:
-        number = after
-        last: Event | None = None
-        while batches := await self._store.runs.events_after(run.id, number):
-            for batch in batches:
-                for recorded in self._opened(run, batch):
-                    if recorded.number > number:
-                        last = recorded.event
-                        yield recorded
-                number = batch.last_number
-        if isinstance(last, RunFinished) or not run.state.is_final:
-            return
-        kept = await self._store.runs.last_event_number(run.id)
-        if kept:
-            batch = (await self._store.runs.events_after(run.id, kept - 1))[-1]
-            if isinstance(self._opened(run, batch)[-1].event, RunFinished):
-                return  # `after` is the end, or above it
-        # The end's own event was not kept; whoever resumes, from wherever, is told of it.
-        number = max(kept, after) + 1
-        yield Recorded(number=number, at=run.finished_at or run.created_at, event=_end_of(run))
-
-    def _opened(self, run: Run, batch: EventBatch) -> list[Recorded]:
-        context = events_context(run, batch.first_number)
-        return many_from_json(self._vault.open(batch.sealed, context).reveal())
-
-    def _sealed_request(self, run: Run, prompt: Prompt) -> bytes | None:
-        if not self._settings.keep_text_days:
-            return None
-        return self._vault.seal(_prompt.dump_json(prompt), request_context(run))
-
-    async def _prune_forever(self) -> None:
-        while True:
-            before = datetime.now(UTC) - timedelta(days=self._settings.keep_text_days)
-            try:
-                await self._store.runs.prune_texts(before)
-            except PolydevError as error:
-                log.warning("old texts could not be removed", problem=str(error))
-            except Exception:
-                # The task's outermost boundary: texts must not be kept for ever after one mistake.
-                log.exception("removing old texts failed unexpectedly")
-            await asyncio.sleep(_PRUNE_SECONDS)
-
-
-def _end_of(run: Run) -> RunFinished:
-    assert run.reason is not None
-    return finished(run.reason, run.message, retry_at=run.retry_at)

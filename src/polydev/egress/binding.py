@@ -30,7 +30,6 @@ class Binding:
     def __init__(
         self,
         unbind: Callable[[str], Awaitable[None]],
-        exited: asyncio.Event,
         spool: Path,
         *,
         id: str,
@@ -44,7 +43,6 @@ class Binding:
         self.sealed = asyncio.Event()
         self.spool_path = spool / f"{id}{SUFFIX}"
         self._unbind = unbind
-        self._exited = exited
         self._seal_key = seal_key
         self._on_exchange = on_exchange
         self._unwritten: bytes | None = None
@@ -71,23 +69,6 @@ class Binding:
             log.warning("egress binding ended with its process", reason=problem.reason)
         if self.spool_path.exists():
             self.sealed.set()
-
-    async def wait_sealed(self, seconds: float) -> bool:
-        """Whether an answer is sealed within so long. Raises EgressProblem if egress dies."""
-        waits = [
-            asyncio.ensure_future(self.sealed.wait()),
-            asyncio.ensure_future(self._exited.wait()),
-        ]
-        try:
-            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-        if self.sealed.is_set() or self.spool_path.exists():
-            return True
-        if self._exited.is_set():
-            raise process_gone()
-        return False
 
     def read_sealed(self) -> SpooledAnswer:
         """The sealed answer. It stays in the spool until `discard_sealed`.

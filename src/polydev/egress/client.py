@@ -43,7 +43,6 @@ class Egress:
 
     authority: directory of the authority whose certificates sandboxes are shown; made at first.
     spool: directory of sealed answers.
-    on_exchange: told of every exchange, beside the one given to `bind`; must not block.
     """
 
     def __init__(
@@ -52,14 +51,12 @@ class Egress:
         *,
         authority: Path,
         spool: Path,
-        on_exchange: OnExchange | None = None,
     ) -> None:
         self.authority_pem = authority / "ca.pem"
         self._spool = spool
         self.exited = asyncio.Event()
         self._settings = settings
         self._authority = authority
-        self._on_exchange = on_exchange
         self._bindings: dict[str, Binding] = {}
         self._answers: dict[int, asyncio.Future[None]] = {}
         self._last_id = 0
@@ -121,7 +118,6 @@ class Egress:
         """
         binding = Binding(
             unbind=self._unbind,
-            exited=self.exited,
             spool=self._spool,
             id=uuid.uuid4().hex,
             connection_id=connection_id,
@@ -294,14 +290,13 @@ class Egress:
         elif exchange.unreachable:
             log.warning("egress reached no upstream", reason=exchange.unreachable, **words)
         binding = self._bindings.get(exchange.binding)
-        for tell in (self._on_exchange, binding.saw if binding else None):
-            if tell is None:
-                continue
-            try:
-                tell(exchange)
-            except Exception:
-                # What a listener does wrong must not deafen the gateway to egress.
-                log.exception("a listener to egress exchanges failed")
+        if binding is None:
+            return
+        try:
+            binding.saw(exchange)
+        except Exception:
+            # What a listener does wrong must not deafen the gateway to egress.
+            log.exception("a listener to egress exchanges failed")
 
     async def _stop(self, *, patience: float) -> None:
         """Closing the channel ends the process; one that does not end is killed."""

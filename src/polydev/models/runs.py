@@ -1,7 +1,7 @@
 """What a run is asked to do, and its record."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Literal
@@ -131,4 +131,3 @@ class RunRequest:
     stop: tuple[str, ...] = ()
     timeout_seconds: float | None = None
     connection_id: str | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)

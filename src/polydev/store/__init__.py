@@ -5,6 +5,5 @@ from polydev.store.facts import VAULT_CHECK
 from polydev.store.runs import EventBatch
 from polydev.store.sealed import SealedValue
 from polydev.store.store import Store
-from polydev.store.windows import Window
 
-__all__ = ["VAULT_CHECK", "EventBatch", "SealedCredential", "SealedValue", "Store", "Window"]
+__all__ = ["VAULT_CHECK", "EventBatch", "SealedCredential", "SealedValue", "Store"]

@@ -105,9 +105,6 @@ class Connections:
             id, {name: value for name, value in facts.items() if value is not None}
         )
 
-    async def set_ownership(self, id: str, ownership: Ownership, source: str | None) -> Connection:
-        return await self._update(id, {"ownership": ownership.value, "source": source})
-
     async def credential(self, id: str) -> SealedCredential | None:
         """None when it is disconnected, or does not exist."""
         statement = select(connections.c.credential_version, connections.c.credential).where(

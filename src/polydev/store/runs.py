@@ -75,16 +75,6 @@ class Runs:
         """False when it had started or ended already."""
         return await self._move(id, RunState.RUNNING, {"started_at": at})
 
-    async def mark_first_token(self, id: str, at: datetime) -> None:
-        """Only the first call counts."""
-        statement = (
-            update(runs)
-            .where(runs.c.id == id, runs.c.first_token_at.is_(None))
-            .values(first_token_at=at)
-        )
-        async with self._database.write() as connection:
-            await connection.execute(statement)
-
     async def finish(
         self,
         id: str,

@@ -1,27 +1,14 @@
 """What the providers last said about each connection's windows."""
 
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
 
 from sqlalchemy import select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from polydev.events import WindowObserved
+from polydev.models.windows import Window
 from polydev.store.database import Database
 from polydev.store.tables import windows
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Window:
-    """The newest observation of one kind; its fields are those of `WindowObserved`."""
-
-    connection_id: str
-    kind: str
-    used_fraction: float | None
-    resets_at: datetime | None
-    source: Literal["header", "event"]
-    observed_at: datetime
 
 
 class Windows:

@@ -1,0 +1,137 @@
+"""Connecting: a connection is made from a credential file, and proved by a live call."""
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from polydev.core.connections import Connections
+from polydev.core.keeper import Keeper
+from polydev.core.outcomes import error_from
+from polydev.core.runs import Runs
+from polydev.errors import InvalidRequest, NeedsLogin, PolydevError
+from polydev.events import EndReason
+from polydev.models.accounts import Connection, ConnectionState, Ownership, User
+from polydev.models.ids import new_id
+from polydev.models.runs import Prompt, RunRequest, Surface, Text, Turn
+from polydev.providers.registry import provider_named
+from polydev.secret import Secret
+from polydev.store import Store
+
+_PROOF = "Reply with the single word: ready"
+_PROOF_SECONDS = 90.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NewConnection:
+    """files: path under HOME → content; source: the file to follow, for `Ownership.FOLLOW`."""
+
+    user: User
+    provider: str
+    files: Mapping[str, Secret[bytes]]
+    ownership: Ownership
+    source: str | None
+
+
+class Connecting:
+    def __init__(self, store: Store, keeper: Keeper, connections: Connections, runs: Runs) -> None:
+        self._store = store
+        self._keeper = keeper
+        self._connections = connections
+        self._runs = runs
+
+    async def connect(self, new: NewConnection) -> tuple[Connection, str]:
+        """A new, proved connection, and a sentence about it.
+
+        It takes the place of the same account's earlier connection of this user. Raises
+        CredentialUnreadable, and whatever the live call failed with. A login that the provider
+        refuses is not kept, unless it was renewed here: then this is its only copy. One that could
+        not be proved for another reason is kept as `proving`.
+        """
+        provider = provider_named(new.provider)
+        if new.ownership is Ownership.FOLLOW and new.source is None:
+            raise InvalidRequest("To follow a login, its file must be named.")
+        credential = provider.read_credential(new.files)
+        connection = Connection(
+            id=new_id("con"),
+            user_id=new.user.id,
+            provider=provider.name,
+            state=ConnectionState.PROVING,
+            ownership=new.ownership,
+            identity=str(uuid.uuid4()),
+            created_at=datetime.now(UTC),
+            account=credential.account,
+            plan=credential.plan,
+            source=new.source if new.ownership is Ownership.FOLLOW else None,
+            expires_at=credential.expires_at,
+        )
+        connection = await self._keeper.seal_first(connection, credential)
+        problem = await self._prove(connection)
+        if isinstance(problem, NeedsLogin):
+            await self._not_proved(connection.id, problem)
+        if problem is not None:
+            raise problem
+        connection = await self._proved(connection.id)
+        ended = await self._supersede(connection)
+        replaced = f" It takes the place of {', '.join(ended)}." if ended else ""
+        return connection, f"{provider.title} answered.{replaced}"
+
+    async def check(self, connection_id: str) -> tuple[Connection, bool, str]:
+        """Proves a connection by a live call: the connection, whether it is good, and why not."""
+        connection = await self._connections.get(connection_id)
+        if connection.state is ConnectionState.DISCONNECTED:
+            raise InvalidRequest("The connection is disconnected.", remedy="Connect it anew.")
+        problem = await self._prove(connection)
+        if problem is None:
+            return await self._proved(connection_id), True, "It answered."
+        if isinstance(problem, NeedsLogin):
+            await self._store.connections.set_state(
+                connection_id, ConnectionState.NEEDS_LOGIN, problem.message
+            )
+        return await self._connections.get(connection_id), False, str(problem)
+
+    async def _prove(self, connection: Connection) -> PolydevError | None:
+        """A live call with the smallest question; what speaks against the connection."""
+        provider = provider_named(connection.provider)
+        request = RunRequest(
+            provider=provider.name,
+            prompt=Prompt(
+                model=provider.catalogue.default,
+                turns=(Turn(role="user", parts=(Text(text=_PROOF),)),),
+                max_tokens=64,
+            ),
+            surface=Surface.CHECK,
+            timeout_seconds=_PROOF_SECONDS,
+        )
+        active = await self._runs.start(connection.user_id, None, provider, connection, request)
+        end = await active.log.wait_finished()
+        if end.reason is EndReason.WINDOW_EXHAUSTED:
+            return None  # the provider knows the login, and says that its window is used up
+        return error_from(end, provider.name)
+
+    async def _proved(self, connection_id: str) -> Connection:
+        await self._store.connections.set_state(connection_id, ConnectionState.ACTIVE)
+        return await self._store.connections.update_facts(
+            connection_id, checked_at=datetime.now(UTC)
+        )
+
+    async def _not_proved(self, connection_id: str, problem: NeedsLogin) -> None:
+        connection = await self._connections.get(connection_id)
+        if connection.credential_version == 1:
+            await self._connections.disconnect(connection_id)
+        elif connection.state is ConnectionState.PROVING:
+            await self._store.connections.set_state(
+                connection_id, ConnectionState.NEEDS_LOGIN, problem.message
+            )
+
+    async def _supersede(self, new: Connection) -> tuple[str, ...]:
+        """Ends this user's earlier connections to the same subscription; their ids.
+
+        Without a name for the account nothing tells that two are the same.
+        """
+        ended = []
+        for old in await self._store.connections.of_user(new.user_id, new.provider):
+            same = new.account and (old.account, old.plan) == (new.account, new.plan)
+            if old.id != new.id and same and old.state is not ConnectionState.DISCONNECTED:
+                ended.append((await self._connections.disconnect(old.id)).id)
+        return tuple(ended)
