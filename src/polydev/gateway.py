@@ -26,6 +26,7 @@ from polydev.config import Settings
 from polydev.core.accounts import Accounts
 from polydev.core.connecting import Connecting
 from polydev.core.connections import Connections
+from polydev.core.credentials import Credentials
 from polydev.core.keeper import Keeper
 from polydev.core.layout import Layout, address_of, locked
 from polydev.core.metrics import Metrics
@@ -119,9 +120,11 @@ async def running_gateway(settings: Settings) -> AsyncIterator[Gateway]:
         left_over = await sandboxes.reap()
         if left_over:
             log.info("removed what the last gateway left", sandboxes=left_over)
+        credentials = Credentials(store, vault, egress)
         keeper = Keeper(
             store=store,
             vault=vault,
+            credentials=credentials,
             egress=egress,
             sandboxes=sandboxes,
             programs=programs,
@@ -156,7 +159,7 @@ async def running_gateway(settings: Settings) -> AsyncIterator[Gateway]:
             services=Services(
                 accounts=accounts,
                 connections=connections,
-                connecting=Connecting(store, keeper, connections, runs),
+                connecting=Connecting(store, credentials, connections, runs),
                 windows=windows,
                 quotas=quotas,
                 runs=runs,

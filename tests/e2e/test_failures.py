@@ -159,6 +159,23 @@ async def test_a_dead_login_is_told_apart_and_remembered(house: House, provider:
     await person.close()
 
 
+@pytest.mark.providers("qwen")
+async def test_a_key_that_is_refused_needs_a_login(house: House, provider: str):
+    person = await house.person("mallory", provider)
+    house.sim.world.revoke(house.accounts[f"mallory-{provider}"])
+    assert (await _openai_error(person, provider)).code == "needs_login"
+    async with asyncio.timeout(10):
+        while True:
+            connections = (await house.gateway.owner("GET", "/owner/connections")).json()
+            found = next(c for c in connections if c["user"] == person.name)
+            if found["state"] == "needs_login":
+                break
+            await asyncio.sleep(0.02)
+    assert "refused this key" in found["reason"]
+    assert "refused this key" in (await _openai_error(person, provider)).message
+    await person.close()
+
+
 @pytest.mark.providers("claude", "codex")
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("begun", [True, False])

@@ -129,7 +129,7 @@ async def test_a_refresh_that_cannot_be_written_back_is_applied_later(
         database = ReadOnly(inside.store)
         old = await keeper.fresh(inside.connection.id)
         sim.world.expire_tokens(inside.account)
-        keeper.refused(inside.connection, old)
+        await keeper.refused(inside.connection, old)
         database.on = True
         for _ in range(2):  # the second one must not ask the provider again
             with pytest.raises(StoreProblem):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from polydev.core.connections import Connections
-from polydev.core.keeper import Keeper
+from polydev.core.credentials import Credentials
 from polydev.core.outcomes import error_from
 from polydev.core.runs import Runs
 from polydev.errors import InvalidRequest, NeedsLogin, PolydevError
@@ -34,9 +34,11 @@ class NewConnection:
 
 
 class Connecting:
-    def __init__(self, store: Store, keeper: Keeper, connections: Connections, runs: Runs) -> None:
+    def __init__(
+        self, store: Store, credentials: Credentials, connections: Connections, runs: Runs
+    ) -> None:
         self._store = store
-        self._keeper = keeper
+        self._credentials = credentials
         self._connections = connections
         self._runs = runs
 
@@ -65,7 +67,7 @@ class Connecting:
             source=new.source if new.ownership is Ownership.FOLLOW else None,
             expires_at=credential.expires_at,
         )
-        connection = await self._keeper.seal_first(connection, credential)
+        connection = await self._credentials.add(connection, credential)
         problem = await self._prove(connection)
         if isinstance(problem, NeedsLogin):
             await self._not_proved(connection.id, problem)

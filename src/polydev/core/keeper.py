@@ -1,17 +1,12 @@
-"""The one place where credentials are opened, refreshed and handed to egress.
+"""Keeps logins alive: refreshed ahead of their end, by their CLI's own means.
 
 One refresher per connection: everybody who needs a fresh credential while it is being refreshed
-waits for the same refresh, which goes on although they are cancelled. Write-back compares and
-swaps on the credential's version. An answer of a token endpoint that could not be written back
-(a full disk, a killed gateway) is applied before that connection is refreshed again: the refresh
-token it was given for is used up.
+waits for the same refresh, which goes on although they are cancelled. An answer of a token endpoint
+that could not be written back (a full disk, a killed gateway) is applied before that connection is
+refreshed again: the refresh token it was given for is used up.
 """
 
 import asyncio
-import base64
-import json
-from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,6 +14,7 @@ import structlog
 
 from polydev.config import KeeperSettings
 from polydev.core.answers import Answers, Kept, is_news
+from polydev.core.credentials import Credentials
 from polydev.core.metrics import Metrics
 from polydev.core.programs import Programs
 from polydev.core.refresh import Verdict, judge, run_refresh
@@ -32,11 +28,8 @@ from polydev.errors import (
     ProviderProblem,
 )
 from polydev.models.accounts import Connection, ConnectionState, Credential, Ownership
-from polydev.models.seals import credential_context
-from polydev.providers.base import Provider
 from polydev.providers.registry import provider_named
 from polydev.sandboxes.abc import Sandboxes
-from polydev.secret import Secret
 from polydev.store import Store
 from polydev.vault import Vault
 
@@ -53,6 +46,7 @@ class Keeper:
         *,
         store: Store,
         vault: Vault,
+        credentials: Credentials,
         egress: Egress,
         sandboxes: Sandboxes,
         programs: Programs,
@@ -61,7 +55,7 @@ class Keeper:
         settings: KeeperSettings,
     ) -> None:
         self._store = store
-        self._vault = vault
+        self._credentials = credentials
         self._egress = egress
         self._sandboxes = sandboxes
         self._programs = programs
@@ -69,7 +63,6 @@ class Keeper:
         self._metrics = metrics
         self._settings = settings
         self._renewing: dict[str, asyncio.Task[Credential]] = {}
-        self._opened: dict[str, tuple[int, Credential]] = {}
         self._resting_until: dict[str, datetime] = {}
 
     async def fresh(self, connection_id: str) -> Credential:
@@ -79,33 +72,27 @@ class Keeper:
         be refreshed now, and is too old to be used).
         """
         connection = await self._connection(connection_id)
-        credential = await self._current(connection)
+        credential = await self._credentials.current(connection)
         if not _expires_within(credential, _TOO_SHORT):
             return credential
         return await self._renewed(connection_id, _TOO_SHORT)
 
-    async def seal_first(self, connection: Connection, credential: Credential) -> Connection:
-        """Stores a new connection with its first credential."""
-        sealed = self._sealed(connection, credential)
-        return await self._store.connections.add(connection, sealed)
-
     async def forget(self, connection_id: str) -> None:
         """Drops everything that is in memory of a connection, here and in egress."""
-        self._opened.pop(connection_id, None)
         self._answers.forget(connection_id)
-        await self._egress.forget(connection_id)
+        await self._credentials.forget(connection_id)
 
-    def refused(self, connection: Connection, used: Credential) -> None:
-        """A run was told that its credential is no good: it is refreshed before the next.
+    async def refused(self, connection: Connection, used: Credential) -> None:
+        """A run was told that its credential is no good: it is renewed before the next run.
 
-        Unless it has been already, or its own CLI does that.
+        One that cannot be renewed needs a login. A followed one is its own CLI's business.
         """
-        known = self._opened.get(connection.id)
-        if known is None or connection.ownership is not Ownership.TAKE:
+        if connection.ownership is not Ownership.TAKE:
             return
-        version, held = known
-        if held.refresh_token is not None and held.access_token == used.access_token:
-            self._opened[connection.id] = (version, replace(held, expires_at=datetime.now(UTC)))
+        if used.refresh_token is None:
+            await self._mark(connection, "The provider refused this key.")
+        else:
+            self._credentials.expire(connection, used)
 
     async def recover(self) -> None:
         """Applies what a killed gateway left in the spool."""
@@ -119,7 +106,7 @@ class Keeper:
                 ):
                     kept.discard()
                     continue
-                credential = await self._current(connection, publish=False)
+                credential = await self._credentials.current(connection, publish=False)
                 await self._settle(connection, credential, kept)
             except (NeedsLogin, ProviderProblem, CredentialUnreadable) as error:
                 log.warning("a sealed answer renewed no login", problem=str(error))
@@ -166,7 +153,7 @@ class Keeper:
         return self._resting_until.get(connection.id, _EARLIEST) > datetime.now(UTC)
 
     async def _look_after(self, connection: Connection) -> None:
-        credential = await self._current(connection)
+        credential = await self._credentials.current(connection)
         ahead = timedelta(seconds=self._settings.ahead_seconds)
         if connection.ownership is not Ownership.TAKE or not _expires_within(credential, ahead):
             return
@@ -192,7 +179,7 @@ class Keeper:
 
     async def _renew(self, connection_id: str, within: timedelta) -> Credential:
         connection = await self._connection(connection_id)
-        credential = await self._current(connection)
+        credential = await self._credentials.current(connection)
         if not _expires_within(credential, within):
             return credential  # somebody refreshed it while this waited
         if connection.ownership is Ownership.FOLLOW:
@@ -279,80 +266,30 @@ class Keeper:
                 provider=provider.name,
             )
         renewed = provider.renew(credential, answer.body, answer.at)
-        swapped = await self._store.connections.swap_credential(
-            connection.id,
-            connection.credential_version,
-            self._sealed(connection, renewed),
-            expires_at=renewed.expires_at,
-            refreshed_at=answer.at,
-            plan=renewed.plan or None,
-        )
-        if not swapped:
+        version = connection.credential_version
+        if not await self._credentials.replace(connection, version, renewed, answer.at):
             # Connected anew or disconnected meanwhile: that is newer than what was refreshed.
             raise ProviderProblem(
                 "The credential was replaced while it was being refreshed.",
                 remedy="Ask again; the newer one is used then.",
                 provider=provider.name,
             )
-        await self._publish(connection.id, connection.credential_version + 1, renewed)
         return renewed
 
     async def _needs_login(self, connection: Connection, reason: str) -> None:
-        if connection.state is ConnectionState.ACTIVE:
-            await self._store.connections.set_state(
-                connection.id, ConnectionState.NEEDS_LOGIN, reason
-            )
-            log.warning("a connection needs a login", connection=connection.id, reason=reason)
+        await self._mark(connection, reason)
         raise NeedsLogin(
             reason if reason.endswith(".") else f"{reason}.",
             remedy="Log in with the CLI and connect its file again.",
             provider=connection.provider,
         )
 
-    async def _current(self, connection: Connection, *, publish: bool = True) -> Credential:
-        """The stored credential, or the followed file's when that is newer."""
-        known = self._opened.get(connection.id)
-        if known is None or known[0] != connection.credential_version:
-            stored = await self._store.connections.credential(connection.id)
-            if stored is None:
-                raise _no_credential(connection)
-            sealed = self._vault.open(stored.sealed, credential_context(connection))
-            provider = provider_named(connection.provider)
-            known = (stored.version, provider.read_credential(decode_files(sealed)))
-            if publish:
-                await self._publish(connection.id, *known)
-        if connection.ownership is Ownership.FOLLOW:
-            return await self._follow(connection, *known)
-        return known[1]
-
-    async def _follow(
-        self, connection: Connection, version: int, credential: Credential
-    ) -> Credential:
-        """Rereads the followed file; an emptied or older one never replaces a good one."""
-        provider = provider_named(connection.provider)
-        assert connection.source is not None
-        found = await asyncio.to_thread(read_followed, provider, Path(connection.source))
-        if found is None or not _is_newer(found, credential):
-            return credential
-        swapped = await self._store.connections.swap_credential(
-            connection.id, version, self._sealed(connection, found), expires_at=found.expires_at
-        )
-        if not swapped:
-            return credential
-        log.info("the followed login was renewed by its CLI", connection=connection.id)
-        await self._publish(connection.id, version + 1, found)
-        return found
-
-    async def _publish(self, connection_id: str, version: int, credential: Credential) -> None:
-        known = self._opened.get(connection_id)
-        if known is not None and known[0] > version:
-            return  # a newer one came while this one was being opened
-        await self._egress.set_credential(
-            connection_id,
-            access_token=credential.access_token,
-            attributes=credential.attributes,
-        )
-        self._opened[connection_id] = (version, credential)
+    async def _mark(self, connection: Connection, reason: str) -> None:
+        if connection.state is ConnectionState.ACTIVE:
+            await self._store.connections.set_state(
+                connection.id, ConnectionState.NEEDS_LOGIN, reason
+            )
+            log.warning("a connection needs a login", connection=connection.id, reason=reason)
 
     async def _connection(self, connection_id: str) -> Connection:
         connection = await self._store.connections.get(connection_id)
@@ -360,46 +297,6 @@ class Keeper:
             raise NoConnection(f"There is no connection {connection_id}.")
         return connection
 
-    def _sealed(self, connection: Connection, credential: Credential) -> bytes:
-        return self._vault.seal(encode_files(credential.files), credential_context(connection))
-
-
-def read_followed(provider: Provider, source: Path) -> Credential | None:
-    """What a followed file holds; None while it is missing, half-written or emptied."""
-    try:
-        return provider.read_credential(
-            {str(provider.credential_file): Secret(source.read_bytes())}
-        )
-    except (OSError, ValueError, PolydevError):
-        return None  # its CLI is between two states; what is stored stays good meanwhile
-
-
-def encode_files(files: Mapping[str, Secret[bytes]]) -> bytes:
-    return json.dumps(
-        {path: base64.b64encode(content.reveal()).decode() for path, content in files.items()}
-    ).encode()
-
-
-def decode_files(content: Secret[bytes]) -> dict[str, Secret[bytes]]:
-    files = json.loads(content.reveal())
-    return {path: Secret(base64.b64decode(text)) for path, text in files.items()}
-
 
 def _expires_within(credential: Credential, span: timedelta) -> bool:
     return credential.expires_at is not None and credential.expires_at <= datetime.now(UTC) + span
-
-
-def _is_newer(found: Credential, held: Credential) -> bool:
-    if found.access_token == held.access_token:
-        return False
-    if found.expires_at is None or held.expires_at is None:
-        return True
-    return found.expires_at > held.expires_at
-
-
-def _no_credential(connection: Connection) -> NoConnection:
-    return NoConnection(
-        f"The connection {connection.id} has no credential any more.",
-        remedy=f"Connect it again: `polydev connect {connection.provider} --from FILE`.",
-        provider=connection.provider,
-    )

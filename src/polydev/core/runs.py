@@ -261,7 +261,7 @@ class Runs:
                         active.log.append,
                     )
                 if active.run.reason is EndReason.NEEDS_LOGIN:
-                    self._keeper.refused(connection, credential)
+                    await self._keeper.refused(connection, credential)
         except PolydevError as error:
             active.log.append(end_from(error))
 
