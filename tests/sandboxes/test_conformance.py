@@ -177,9 +177,8 @@ async def test_nothing_is_left_after_close(sandboxes, machine, argv):
         await first_line(process)
     if argv in (faults.hangs(), faults.ignores_sigterm(), faults.leaves_grandchildren()):
         assert marked(mark)
-    began = time.monotonic()
-    await sandbox.close(0.1)
-    assert time.monotonic() - began < 3
+    async with asyncio.timeout(30):
+        await sandbox.close(0.1)
     assert marked(mark) == []
     assert process.returncode is not None
     assert list((machine / "sandboxes").iterdir()) == []
