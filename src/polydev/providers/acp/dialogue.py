@@ -7,13 +7,11 @@ is given a past may repeat it as news: those pieces are recognised by order and 
 agent asks of its client (files, terminals, permissions) is refused.
 """
 
-import json
 from collections import deque
 from pathlib import PurePosixPath
 from typing import Any
 
 from polydev import __version__
-from polydev.errors import RunFailed
 from polydev.events import (
     EndReason,
     Event,
@@ -28,6 +26,7 @@ from polydev.providers.acp.agent import Agent
 from polydev.providers.acp.failures import judge
 from polydev.providers.acp.turns import guarded, past_turns
 from polydev.providers.base import Step, finished, integer
+from polydev.providers.lines import fields, from_line, to_line, unexpected
 
 _INITIALIZE, _PROMPT, _SESSION = "initialize", "prompt", "session "
 
@@ -81,22 +80,22 @@ class AcpDialogue:
         return ()  # the launch's opening asks for the session
 
     def receive(self, line: bytes) -> Step:
-        message = _parse(self._agent, line)
+        message = from_line(line, self._agent.name)
         method, number = message.get("method"), message.get("id")
         if isinstance(method, str):
             if number is not None:
                 return Step(send=(_refusal(method, number),))
-            update = _fields(_fields(message, "params"), "update")
+            update = fields(fields(message, "params"), "update")
             return Step(events=tuple(self._updated(update)))
         if "error" in message:
-            return self._failed(_fields(message, "error"))
+            return self._failed(fields(message, "error"))
         if number == _INITIALIZE:
             return Step()
         if isinstance(number, str) and number.startswith(_SESSION):
-            return self._opened(number.removeprefix(_SESSION), _fields(message, "result"))
+            return self._opened(number.removeprefix(_SESSION), fields(message, "result"))
         if number == _PROMPT:
-            return Step(events=tuple(self._answered(_fields(message, "result"))))
-        raise _not_acp(self._agent, line)
+            return Step(events=tuple(self._answered(fields(message, "result"))))
+        raise unexpected(line, self._agent.name)
 
     def ended(self, exit_code: int, stderr: str) -> RunFinished:
         words = stderr.strip().splitlines()[-1][:300] if stderr.strip() else ""
@@ -119,14 +118,14 @@ class AcpDialogue:
         )
 
     def _updated(self, update: dict[str, Any]) -> list[Event]:
-        text = _fields(update, "content").get("text")
+        text = fields(update, "content").get("text")
         match update.get("sessionUpdate"):
             case "agent_message_chunk":
                 if self._replayed and text == self._replayed[0]:
                     self._replayed.popleft()
                     return []
                 delta: list[Event] = [TextDelta(text=text)] if text else []
-                return delta + self._used(_fields(_fields(update, "_meta"), "usage"))
+                return delta + self._used(fields(fields(update, "_meta"), "usage"))
             case "agent_thought_chunk" if text:
                 return [ReasoningDelta(text=text)]
         return []  # plans, commands, modes, and what newer versions may add
@@ -146,12 +145,12 @@ class AcpDialogue:
 
     def _answered(self, result: dict[str, Any]) -> list[Event]:
         events: list[Event] = []
-        quota = _fields(_fields(_fields(result, "_meta"), "quota"), "token_count")
+        quota = fields(fields(fields(result, "_meta"), "quota"), "token_count")
         if quota:
             tokens = integer(quota.get("input_tokens")), integer(quota.get("output_tokens"))
             events.append(UsageReported(input_tokens=tokens[0], output_tokens=tokens[1]))
         elif self._usage is None:
-            events += self._used(_fields(result, "usage"))
+            events += self._used(fields(result, "usage"))
         reason = _STOP_REASONS.get(str(result.get("stopReason")), EndReason.STOP)
         return [*events, finished(reason)]
 
@@ -165,7 +164,7 @@ class AcpDialogue:
 
 def _model(result: dict[str, Any]) -> str | None:
     """What the agent calls the model that it is going to ask."""
-    models = _fields(result, "models")
+    models = fields(result, "models")
     current = models.get("currentModelId")
     for model in models.get("availableModels") or ():
         if isinstance(model, dict) and model.get("modelId") == current and model.get("name"):
@@ -193,29 +192,4 @@ def _refusal(method: str, number: Any) -> bytes:
 
 
 def _line(message: dict[str, Any]) -> bytes:
-    whole = {"jsonrpc": "2.0", **message}
-    return json.dumps(whole, separators=(",", ":"), ensure_ascii=False).encode()
-
-
-def _fields(container: dict[str, Any], name: str) -> dict[str, Any]:
-    value = container.get(name)
-    return value if isinstance(value, dict) else {}
-
-
-def _parse(agent: Agent, line: bytes) -> dict[str, Any]:
-    try:
-        message = json.loads(line)
-    except ValueError as error:
-        raise _not_acp(agent, line) from error
-    if not isinstance(message, dict):
-        raise _not_acp(agent, line)
-    return message
-
-
-def _not_acp(agent: Agent, line: bytes) -> RunFailed:
-    return RunFailed(
-        f"{agent.name} printed a line of {len(line)} bytes that is none of its protocol.",
-        remedy="Run `polydev doctor`: another program may be installed in its place.",
-        reason="unexpected_output",
-        provider=agent.name,
-    )
+    return to_line({"jsonrpc": "2.0", **message})

@@ -17,14 +17,14 @@ from polydev.models.accounts import Credential
 from polydev.models.egress import AddedHeader, Rule
 from polydev.models.runs import Image, Part, Text
 from polydev.providers.acp.agent import Agent, Files, Guard, History, Login, Past, Refresh
-from polydev.providers.acp.credential import (
+from polydev.providers.base import Catalogue, Program
+from polydev.providers.claims import claims_of
+from polydev.providers.files import (
     encode_environment,
     encode_object,
     read_environment,
     read_object,
 )
-from polydev.providers.base import Catalogue, Program
-from polydev.providers.claims import claims_of
 from polydev.secret import Secret
 
 CREDENTIAL_FILE = PurePosixPath(".gemini/oauth_creds.json")

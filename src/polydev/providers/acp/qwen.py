@@ -18,8 +18,8 @@ from polydev.models.accounts import Credential
 from polydev.models.egress import AddedHeader
 from polydev.models.runs import Image, Part, Text
 from polydev.providers.acp.agent import Agent, Files, Guard, History, Login, Past
-from polydev.providers.acp.credential import encode_environment, read_environment
 from polydev.providers.base import Catalogue, Program
+from polydev.providers.files import encode_environment, read_environment
 from polydev.secret import Secret
 
 CREDENTIAL_FILE = PurePosixPath(".qwen/.env")

@@ -4,7 +4,6 @@ The file: `{"claudeAiOauth": {"accessToken", "refreshToken", "expiresAt" (millis
 "scopes", "subscriptionType", …}}`. Beside it, `.claude.json` names the account.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -13,6 +12,7 @@ from typing import Any
 
 from polydev.errors import CredentialUnreadable
 from polydev.models.accounts import Credential
+from polydev.providers.files import encode_object, require_object
 from polydev.providers.instants import instant
 from polydev.secret import Secret
 
@@ -22,15 +22,15 @@ ACCOUNT_FILE = PurePosixPath(".claude.json")
 
 def read_credential(files: Mapping[str, Secret[bytes]]) -> Credential:
     """Raises CredentialUnreadable when the file holds no usable login."""
-    document = _object(files.get(str(CREDENTIAL_FILE)), "the credential file")
+    document = require_object(files.get(str(CREDENTIAL_FILE)), "the credential file", _unreadable)
     oauth = document.get("claudeAiOauth")
     if not isinstance(oauth, dict) or not oauth.get("accessToken"):
         raise _unreadable("holds no access token")
     account = _account(files.get(str(ACCOUNT_FILE)))
     # Only the login is kept: the file may also hold tokens of MCP servers, which are not ours.
-    kept = {str(CREDENTIAL_FILE): _encode({"claudeAiOauth": oauth})}
+    kept = {str(CREDENTIAL_FILE): encode_object({"claudeAiOauth": oauth})}
     if account:
-        kept[str(ACCOUNT_FILE)] = _encode({"oauthAccount": account})
+        kept[str(ACCOUNT_FILE)] = encode_object({"oauthAccount": account})
     attributes = {
         name: str(account[key])
         for name, key in (("account_uuid", "accountUuid"),)
@@ -51,10 +51,12 @@ def read_credential(files: Mapping[str, Secret[bytes]]) -> Credential:
 
 def renew(credential: Credential, answer: Secret[bytes], now: datetime) -> Credential:
     """The credential after `answer`, the token endpoint's JSON."""
-    tokens = _object(answer, "the token endpoint's answer")
+    tokens = require_object(answer, "the token endpoint's answer", _unreadable)
     if not tokens.get("access_token"):
         raise _unreadable("was renewed without an access token")
-    document = _object(credential.files[str(CREDENTIAL_FILE)], "the credential file")
+    document = require_object(
+        credential.files[str(CREDENTIAL_FILE)], "the credential file", _unreadable
+    )
     oauth = dict(document["claudeAiOauth"])
     oauth["accessToken"] = tokens["access_token"]
     # A provider that rotates sends a new refresh token; one that does not leaves the old one good.
@@ -65,42 +67,28 @@ def renew(credential: Credential, answer: Secret[bytes], now: datetime) -> Crede
         oauth["expiresAt"] = int((now + timedelta(seconds=seconds)).timestamp() * 1000)
     if isinstance(tokens.get("scope"), str):
         oauth["scopes"] = tokens["scope"].split()
-    files = dict(credential.files) | {str(CREDENTIAL_FILE): _encode({"claudeAiOauth": oauth})}
+    files = dict(credential.files) | {str(CREDENTIAL_FILE): encode_object({"claudeAiOauth": oauth})}
     return read_credential(files)
 
 
 def expired(credential: Credential) -> Credential:
     """The same login with an expiry in the past: the CLI refreshes one of these at its start."""
-    document = _object(credential.files[str(CREDENTIAL_FILE)], "the credential file")
+    document = require_object(
+        credential.files[str(CREDENTIAL_FILE)], "the credential file", _unreadable
+    )
     oauth = dict(document["claudeAiOauth"]) | {"expiresAt": 1}
-    files = dict(credential.files) | {str(CREDENTIAL_FILE): _encode({"claudeAiOauth": oauth})}
+    files = dict(credential.files) | {str(CREDENTIAL_FILE): encode_object({"claudeAiOauth": oauth})}
     return replace(credential, files=files)
 
 
 def _account(content: Secret[bytes] | None) -> dict[str, Any]:
     if content is None:
         return {}
-    account = _object(content, "the account file").get("oauthAccount")
+    account = require_object(content, "the account file", _unreadable).get("oauthAccount")
     kept = ("accountUuid", "emailAddress", "organizationUuid")
     return (
         {key: account[key] for key in kept if key in account} if isinstance(account, dict) else {}
     )
-
-
-def _object(content: Secret[bytes] | None, what: str) -> dict[str, Any]:
-    if content is None:
-        raise _unreadable("is missing")
-    try:
-        value = json.loads(content.reveal())
-    except ValueError:
-        raise _unreadable(f"cannot be read: {what} is not JSON") from None
-    if not isinstance(value, dict):
-        raise _unreadable(f"cannot be read: {what} is not a JSON object")
-    return value
-
-
-def _encode(value: dict[str, Any]) -> Secret[bytes]:
-    return Secret(json.dumps(value).encode())
 
 
 def _unreadable(what: str) -> CredentialUnreadable:

@@ -6,12 +6,10 @@ before that acknowledgement in front of the user turn it should follow, so each 
 history is sent alone and waited for.
 """
 
-import json
 from collections import deque
 from datetime import datetime
 from typing import Any
 
-from polydev.errors import RunFailed
 from polydev.events import (
     EndReason,
     Event,
@@ -25,6 +23,7 @@ from polydev.events import (
 from polydev.models.runs import Image, Part, Prompt, Text, Turn
 from polydev.providers.base import Step, finished, integer
 from polydev.providers.instants import instant
+from polydev.providers.lines import from_line, to_line, unexpected
 
 _STOP_REASONS = {
     "end_turn": EndReason.STOP,
@@ -64,10 +63,10 @@ class ClaudeDialogue:
             "request_id": "initialize",
             "request": {"subtype": "initialize", "systemPrompt": [self._prompt.system]},
         }
-        return (_line(initialize), *self._next_lines())
+        return (to_line(initialize), *self._next_lines())
 
     def receive(self, line: bytes) -> Step:
-        message = _parse(line)
+        message = from_line(line, "claude")
         match message.get("type"):
             case "stream_event":
                 return Step(events=tuple(self._stream_event(message)))
@@ -85,7 +84,7 @@ class ClaudeDialogue:
             case str():
                 return Step()  # acknowledgements, and what newer versions may add
             case _:
-                raise _not_claude(line)
+                raise unexpected(line, "claude")
 
     def ended(self, exit_code: int, stderr: str) -> RunFinished:
         words = stderr.strip().splitlines()[-1][:300] if stderr.strip() else ""
@@ -186,7 +185,7 @@ def _turn_line(turn: Turn, *, query: bool = True) -> bytes:
     }
     if not query:
         message["shouldQuery"] = False
-    return _line(message)
+    return to_line(message)
 
 
 def _block(part: Part) -> dict[str, Any]:
@@ -213,26 +212,3 @@ def _usage(usage: dict[str, Any]) -> UsageReported:
 
 def _fraction(value: Any) -> float | None:
     return min(1.0, max(0.0, float(value))) if isinstance(value, (int, float)) else None
-
-
-def _line(message: dict[str, Any]) -> bytes:
-    return json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode()
-
-
-def _parse(line: bytes) -> dict[str, Any]:
-    try:
-        message = json.loads(line)
-    except ValueError as error:
-        raise _not_claude(line) from error
-    if not isinstance(message, dict):
-        raise _not_claude(line)
-    return message
-
-
-def _not_claude(line: bytes) -> RunFailed:
-    return RunFailed(
-        f"claude printed a line of {len(line)} bytes that is not one of its messages.",
-        remedy="Run `polydev doctor`: another program may be installed in its place.",
-        reason="unexpected_output",
-        provider="claude",
-    )

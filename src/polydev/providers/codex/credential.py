@@ -15,6 +15,7 @@ from typing import Any
 from polydev.errors import CredentialUnreadable
 from polydev.models.accounts import Credential
 from polydev.providers.claims import claims_of
+from polydev.providers.files import encode_object, require_object
 from polydev.secret import Secret
 
 CREDENTIAL_FILE = PurePosixPath(".codex/auth.json")
@@ -27,7 +28,7 @@ _RENEWED_EVERY = timedelta(days=8)
 
 def read_credential(files: Mapping[str, Secret[bytes]]) -> Credential:
     """Raises CredentialUnreadable when the file holds no ChatGPT login."""
-    document = _object(files.get(str(CREDENTIAL_FILE)), "the credential file")
+    document = require_object(files.get(str(CREDENTIAL_FILE)), "the credential file", _unreadable)
     tokens = document.get("tokens")
     if not isinstance(tokens, dict) or not tokens.get("access_token"):
         if document.get("OPENAI_API_KEY"):
@@ -55,7 +56,7 @@ def read_credential(files: Mapping[str, Secret[bytes]]) -> Credential:
     }
     email = identity.get("email") or _part(access, _PROFILE_CLAIM).get("email")
     return Credential(
-        files={str(CREDENTIAL_FILE): encode(kept)},
+        files={str(CREDENTIAL_FILE): encode_object(kept)},
         access_token=Secret(access_token),
         refresh_token=Secret(str(refresh)) if refresh else None,
         expires_at=_expiry(access, document.get("last_refresh")),
@@ -67,7 +68,7 @@ def read_credential(files: Mapping[str, Secret[bytes]]) -> Credential:
 
 def renew(credential: Credential, answer: Secret[bytes], now: datetime) -> Credential:
     """The credential after `answer`, the token endpoint's JSON."""
-    new = _object(answer, "the token endpoint's answer")
+    new = require_object(answer, "the token endpoint's answer", _unreadable)
     if not new.get("access_token"):
         raise _unreadable("was renewed without an access token")
     document = _document(credential)
@@ -75,7 +76,7 @@ def renew(credential: Credential, answer: Secret[bytes], now: datetime) -> Crede
     names = ("id_token", "access_token", "refresh_token")
     document["tokens"] = document["tokens"] | {name: new[name] for name in names if new.get(name)}
     document["last_refresh"] = now.astimezone(UTC).isoformat()
-    return read_credential({str(CREDENTIAL_FILE): encode(document)})
+    return read_credential({str(CREDENTIAL_FILE): encode_object(document)})
 
 
 def made_up(
@@ -103,13 +104,13 @@ def made_up(
         # Far ahead: the CLI renews what it finds old.
         "last_refresh": "2099-01-01T00:00:00Z",
     }
-    return {str(CREDENTIAL_FILE): encode(document)}
+    return {str(CREDENTIAL_FILE): encode_object(document)}
 
 
 def renewable(credential: Credential) -> Mapping[str, Secret[bytes]]:
     """Files with the refresh token alone, and nothing that makes the CLI renew by itself.
 
-    Nothing is said of the plan either: for some the CLI first asks for an organisation's settings.
+    The plan is made up too: for some the CLI first asks for an organisation's settings.
     """
     assert credential.refresh_token is not None
     return made_up(
@@ -120,12 +121,10 @@ def renewable(credential: Credential) -> Mapping[str, Secret[bytes]]:
     )
 
 
-def encode(value: Mapping[str, Any]) -> Secret[bytes]:
-    return Secret(json.dumps(value).encode())
-
-
 def _document(credential: Credential) -> dict[str, Any]:
-    return _object(credential.files[str(CREDENTIAL_FILE)], "the credential file")
+    return require_object(
+        credential.files[str(CREDENTIAL_FILE)], "the credential file", _unreadable
+    )
 
 
 def _part(claims: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -145,18 +144,6 @@ def _expiry(access: Mapping[str, Any], last_refresh: Any) -> datetime | None:
 
 def _segment(value: Mapping[str, Any]) -> str:
     return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
-
-
-def _object(content: Secret[bytes] | None, what: str) -> dict[str, Any]:
-    if content is None:
-        raise _unreadable("is missing")
-    try:
-        value = json.loads(content.reveal())
-    except ValueError:
-        raise _unreadable(f"cannot be read: {what} is not JSON") from None
-    if not isinstance(value, dict):
-        raise _unreadable(f"cannot be read: {what} is not a JSON object")
-    return value
 
 
 def _unreadable(what: str) -> CredentialUnreadable:

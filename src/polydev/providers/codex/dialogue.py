@@ -5,12 +5,10 @@ goes in as items of its own, and the question right behind it, without waiting. 
 numbered 1 to 4; what the CLI asks of its client (approvals, mostly) is refused.
 """
 
-import json
 from datetime import UTC, datetime
 from typing import Any
 
 from polydev import __version__
-from polydev.errors import RunFailed
 from polydev.events import (
     EndReason,
     Event,
@@ -23,6 +21,7 @@ from polydev.events import (
 )
 from polydev.models.runs import Image, Part, Prompt, Text, Turn
 from polydev.providers.base import Step, finished, integer
+from polydev.providers.lines import fields, from_line, to_line, unexpected
 
 # Where the CLI is told to renew its login. Nothing answers there: a run has nothing to renew, so an
 # error that names this address says that the provider refused the token.
@@ -85,7 +84,7 @@ class CodexDialogue:
         client = {"name": "polydev", "title": "polydev", "version": __version__}
         return (
             _request(_INITIALIZE, "initialize", {"clientInfo": client}),
-            _line({"method": "initialized"}),
+            to_line({"method": "initialized"}),
             _request(
                 _THREAD,
                 "thread/start",
@@ -100,19 +99,19 @@ class CodexDialogue:
         )
 
     def receive(self, line: bytes) -> Step:
-        message = _parse(line)
+        message = from_line(line, "codex")
         method, number = message.get("method"), message.get("id")
         if isinstance(method, str):
             if number is not None:
                 return Step(send=(_refusal(method, number),))
-            return Step(events=tuple(self._notified(method, _fields(message, "params"))))
+            return Step(events=tuple(self._notified(method, fields(message, "params"))))
         if "error" in message:
-            return Step(events=(_rejected(number, _fields(message, "error")),))
+            return Step(events=(_rejected(number, fields(message, "error")),))
         if number == _THREAD:
-            return Step(send=self._ask(_fields(message, "result")))
+            return Step(send=self._ask(fields(message, "result")))
         if isinstance(number, int):
             return Step()
-        raise _not_codex(line)
+        raise unexpected(line, "codex")
 
     def ended(self, exit_code: int, stderr: str) -> RunFinished:
         said = [line for line in stderr.splitlines() if line.strip() and _NOISE not in line]
@@ -124,7 +123,7 @@ class CodexDialogue:
 
     def _ask(self, result: dict[str, Any]) -> tuple[bytes, ...]:
         """History and question, once there is a thread to put them in."""
-        thread = _fields(result, "thread").get("id")
+        thread = fields(result, "thread").get("id")
         self._model = result.get("model") or self._prompt.model
         history = [_item(turn) for turn in self._prompt.history]
         question = [_input(part) for part in self._prompt.question.parts]
@@ -143,17 +142,17 @@ class CodexDialogue:
             case "item/reasoning/summaryTextDelta" | "item/reasoning/textDelta":
                 return self._reasoning(params)
             case "item/completed":
-                item = _fields(params, "item")
+                item = fields(params, "item")
                 if item.get("type") == "agentMessage" and item.get("id") != self._message:
                     return self._text(item.get("id"), item.get("text"))  # it came in one piece
             case "thread/tokenUsage/updated":
-                return [_usage(_fields(_fields(params, "tokenUsage"), "total"))]
+                return [_usage(fields(fields(params, "tokenUsage"), "total"))]
             case "account/rateLimits/updated":
-                return self._windows(_fields(params, "rateLimits"))
+                return self._windows(fields(params, "rateLimits"))
             case "error":
-                self._error = _fields(params, "error")
+                self._error = fields(params, "error")
             case "turn/completed":
-                return [self._completed(_fields(params, "turn"))]
+                return [self._completed(fields(params, "turn"))]
         return []  # progress of no interest, and what newer versions may add
 
     def _text(self, item: Any, text: Any) -> list[Event]:
@@ -178,7 +177,7 @@ class CodexDialogue:
         prefix = "" if limit in (None, "codex") else f"{limit}_"
         found: list[Event] = []
         for kind in ("primary", "secondary"):
-            window = _fields(limits, kind)
+            window = fields(limits, kind)
             if not window:
                 continue
             percent, resets_at = window.get("usedPercent"), _instant(window.get("resetsAt"))
@@ -202,7 +201,7 @@ class CodexDialogue:
                 return finished(EndReason.STOP)
             case "interrupted":
                 return finished(EndReason.CANCELLED, "codex interrupted the answer.")
-        error = _fields(turn, "error") or self._error
+        error = fields(turn, "error") or self._error
         text = str(error.get("message") or "codex failed without a reason.")
         if RENEWAL_URL in text:
             return finished(EndReason.NEEDS_LOGIN, "ChatGPT refused the login's access token.")
@@ -230,9 +229,9 @@ def _rejected(number: Any, error: dict[str, Any]) -> RunFinished:
 
 def _refusal(method: str, number: Any) -> bytes:
     if method in _REFUSALS:
-        return _line({"id": number, "result": _REFUSALS[method]})
+        return to_line({"id": number, "result": _REFUSALS[method]})
     error = {"code": _NOT_OFFERED, "message": f"{method} is not offered here"}
-    return _line({"id": number, "error": error})
+    return to_line({"id": number, "error": error})
 
 
 def _item(turn: Turn) -> dict[str, Any]:
@@ -280,33 +279,5 @@ def _instant(value: Any) -> datetime | None:
     return datetime.fromtimestamp(value, UTC) if isinstance(value, (int, float)) else None
 
 
-def _fields(message: dict[str, Any], name: str) -> dict[str, Any]:
-    value = message.get(name)
-    return value if isinstance(value, dict) else {}
-
-
 def _request(number: int, method: str, params: dict[str, Any]) -> bytes:
-    return _line({"id": number, "method": method, "params": params})
-
-
-def _line(message: dict[str, Any]) -> bytes:
-    return json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode()
-
-
-def _parse(line: bytes) -> dict[str, Any]:
-    try:
-        message = json.loads(line)
-    except ValueError as error:
-        raise _not_codex(line) from error
-    if not isinstance(message, dict):
-        raise _not_codex(line)
-    return message
-
-
-def _not_codex(line: bytes) -> RunFailed:
-    return RunFailed(
-        f"codex printed a line of {len(line)} bytes that is not one of its messages.",
-        remedy="Run `polydev doctor`: another program may be installed in its place.",
-        reason="unexpected_output",
-        provider="codex",
-    )
+    return to_line({"id": number, "method": method, "params": params})

@@ -1,10 +1,11 @@
-"""The two forms that credential files of ACP agents have: JSON objects and environment files."""
+"""The two forms that credential files have: JSON objects and environment files."""
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from polydev.errors import CredentialUnreadable
 from polydev.secret import Secret
 
 _ASSIGNMENT = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*?)\s*", re.DOTALL)
@@ -18,6 +19,18 @@ def read_object(content: Secret[bytes] | None) -> dict[str, Any] | None:
     except ValueError:
         return None
     return value if isinstance(value, dict) else None
+
+
+def require_object(
+    content: Secret[bytes] | None, what: str, unreadable: Callable[[str], CredentialUnreadable]
+) -> dict[str, Any]:
+    """The JSON object in a file; raises `unreadable` of what is wrong with it."""
+    if content is None:
+        raise unreadable("is missing")
+    value = read_object(content)
+    if value is None:
+        raise unreadable(f"cannot be read: {what} is not a JSON object")
+    return value
 
 
 def read_environment(content: Secret[bytes] | None) -> dict[str, str]:
