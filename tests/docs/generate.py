@@ -98,9 +98,10 @@ def current(page: str) -> str:
 
 def _commands(command: Any, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     yield path
-    for name, inner in getattr(command, "commands", {}).items():
-        if not inner.hidden:
-            yield from _commands(inner, (*path, name))
+    if hasattr(command, "list_commands"):
+        context = command.context_class(command)
+        for name in command.list_commands(context):
+            yield from _commands(command.get_command(context, name), (*path, name))
 
 
 def _help(path: tuple[str, ...]) -> str:

@@ -164,6 +164,22 @@ class Gateway:
 
     # -- what its owner does ----------------------------------------------------------------
 
+    async def command(self, *arguments: str, stdin: str = "") -> "Said":
+        """`polydev …`, as its owner gives it beside the running gateway."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "polydev", *arguments),
+            env=self.environment(),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        async with asyncio.timeout(ANSWER_SECONDS):
+            output, errors = await process.communicate(stdin.encode())
+        assert process.returncode is not None
+        said = Said(process.returncode, output.decode(), errors.decode())
+        assert "Traceback" not in said.errors
+        return said
+
     async def owner(self, method: str, path: str, body: Any = None, **query: Any) -> httpx.Response:
         transport = httpx.AsyncHTTPTransport(uds=str(self.data / "gateway.sock"))
         async with httpx.AsyncClient(
@@ -213,6 +229,15 @@ class Gateway:
         records = (await self.owner("GET", "/owner/connections", all=True)).json()
         found: dict[str, Any] = next(record for record in records if record["id"] == id)
         return found
+
+
+@dataclass
+class Said:
+    """How a command ended: its exit code, what it printed, what it complained of."""
+
+    code: int
+    output: str
+    errors: str
 
 
 @dataclass

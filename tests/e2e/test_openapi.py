@@ -21,6 +21,7 @@ OPERATIONS = [
     ("POST", "/v1/runs"),
     ("GET", "/v1/runs"),
     ("GET", "/v1/runs/{run_id}"),
+    ("GET", "/v1/runs/{run_id}/prompt"),
     ("DELETE", "/v1/runs/{run_id}"),
     ("GET", "/v1/runs/{run_id}/events"),
     ("GET", "/healthz"),

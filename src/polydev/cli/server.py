@@ -21,7 +21,6 @@ console = Console(highlight=False, soft_wrap=True)
 def register(app: typer.Typer) -> None:
     app.command()(up)
     app.command()(sim)
-    app.command()(version)
 
 
 def up(
@@ -46,11 +45,6 @@ def sim(
     """Start the simulator: local stand-ins for the providers, to try everything without account."""
     set_up_logging(load_settings().log)
     uvloop.run(_simulate(directory, port))
-
-
-def version() -> None:
-    """Print polydev's version."""
-    console.print(__version__)
 
 
 async def _serve(settings: Settings) -> None:

@@ -26,7 +26,7 @@ _TOKENS = "platform.claude.com"
 _MANAGED_PLANS = frozenset({"team", "enterprise"})
 
 _RUN_RULES = (
-    # Once: a 503 makes the CLI ask again, whatever its settings and the answer's headers say.
+    # Once, for whatever reason it asks again: no prompt is answered twice.
     Rule(method="POST", host=_API, path=_MESSAGES, once=True),
     Rule(method="GET", host=_API, path="/api/claude_code/(settings|policy_limits)"),
 )
