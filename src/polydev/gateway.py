@@ -27,6 +27,7 @@ from polydev.core.accounts import Accounts
 from polydev.core.connecting import Connecting
 from polydev.core.connections import Connections
 from polydev.core.credentials import Credentials
+from polydev.core.first_start import FirstStarts
 from polydev.core.keeper import Keeper
 from polydev.core.layout import Layout, address_of, locked
 from polydev.core.metrics import Metrics
@@ -120,6 +121,8 @@ async def running_gateway(settings: Settings) -> AsyncIterator[Gateway]:
         left_over = await sandboxes.reap()
         if left_over:
             log.info("removed what the last gateway left", sandboxes=left_over)
+        first_starts = FirstStarts(programs, sandboxes)
+        stack.push_async_callback(first_starts.close)
         credentials = Credentials(store, vault, egress)
         keeper = Keeper(
             store=store,
@@ -143,7 +146,7 @@ async def running_gateway(settings: Settings) -> AsyncIterator[Gateway]:
             connections=connections,
             windows=windows,
             keeper=keeper,
-            runner=Runner(programs, sandboxes, egress, settings.runs),
+            runner=Runner(programs, first_starts, sandboxes, egress, settings.runs),
             quotas=quotas,
             metrics=metrics,
             settings=settings.runs,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import websockets
+from structlog.testing import capture_logs
 
 from polydev.models.egress import EgressMode
 from tests.egress.conftest import HOST, OURS, SENTINEL, WAYS, Place, World
@@ -85,6 +86,21 @@ async def test_the_sandbox_going_away_aborts_the_request(place: Place, upstream:
         writer.transport.abort()
         await upstream.closed.wait()
     assert reader is not None
+
+
+async def test_leaving_in_the_middle_of_an_answer_is_no_cut_of_the_providers(
+    place: Place, upstream: Upstream
+) -> None:
+    reader, writer = await place.raw()
+    writer.write(f"GET /gated HTTP/1.1\r\nHost: {HOST}\r\n{OURS}\r\n".encode())
+    async with asyncio.timeout(5):
+        await reader.readuntil(b"first")
+    with capture_logs() as logs:
+        writer.transport.abort()
+        await place.http.get("/status/200")  # by when egress knows
+        await place.binding.close()
+    assert [line["event"] for line in logs] == []
+    upstream.gate.set()
 
 
 async def test_the_binding_closing_aborts_the_request(place: Place, upstream: Upstream) -> None:

@@ -16,6 +16,7 @@ import structlog
 
 from polydev.config import RunSettings
 from polydev.core.answer_limit import AnswerLimit
+from polydev.core.first_start import FirstStarts
 from polydev.core.outcomes import end_from, our_mistake
 from polydev.core.patience import Patience
 from polydev.core.programs import Programs
@@ -55,9 +56,15 @@ class Order:
 
 class Runner:
     def __init__(
-        self, programs: Programs, sandboxes: Sandboxes, egress: Egress, settings: RunSettings
+        self,
+        programs: Programs,
+        first_starts: FirstStarts,
+        sandboxes: Sandboxes,
+        egress: Egress,
+        settings: RunSettings,
     ) -> None:
         self._programs = programs
+        self._first_starts = first_starts
         self._sandboxes = sandboxes
         self._egress = egress
         self._settings = settings
@@ -107,7 +114,7 @@ class Runner:
                 )
             )
             opening = launched.opening
-            return launched
+            return self._first_starts.add_to(launched, provider)
 
         async with asyncio.timeout(order.timeout_seconds):
             async with (

@@ -81,6 +81,8 @@ class Passing:
             )
         except Unreachable as problem:
             if self._answering:
+                if self._down.stream.gone.done():
+                    raise StreamClosed from problem  # it was us who ended it, with the sandbox
                 self._services.notices.log("answer cut off", host=self._host, reason=problem.reason)
                 # Not aborted: what came before the cut is the sandbox's, and the missing end tells.
                 self._down.stream.close()

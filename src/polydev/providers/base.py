@@ -46,6 +46,18 @@ class Program:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class FirstStart:
+    """What a CLI makes at its first start in an empty home, to be given to every later one.
+
+    arguments: with these it makes that, and ends when its input does.
+    keeps: shell patterns under HOME of what it made: the same for everybody, without ids.
+    """
+
+    arguments: tuple[str, ...]
+    keeps: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Catalogue:
     """The models of a provider.
 
@@ -150,6 +162,7 @@ class Provider(Protocol):
     companion_files: tuple[PurePosixPath, ...]  # read beside it when they exist (account names)
     keychain_item: str  # on macOS, where it keeps it instead; empty when it does not
     login_command: str  # what its owner types to log in with it
+    first_start: FirstStart | None  # where a start in an empty home takes its time
     ignores_max_tokens: bool  # the CLI has no way to pass it on; polydev alone enforces it
 
     def policy(self, purpose: Purpose, kind: str) -> EgressPolicy:

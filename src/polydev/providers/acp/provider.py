@@ -16,7 +16,7 @@ from polydev.providers.acp.agent import Agent, Files, Login, Past
 from polydev.providers.acp.dialogue import AcpDialogue, opening
 from polydev.providers.acp.failures import status_reason
 from polydev.providers.acp.turns import past_turns, system_text
-from polydev.providers.base import LaunchOrder, Observation
+from polydev.providers.base import FirstStart, LaunchOrder, Observation
 from polydev.providers.retry import retry_after
 from polydev.secret import Secret
 
@@ -29,6 +29,7 @@ class AcpProvider:
     """See polydev.providers.base.Provider."""
 
     keychain_item = ""
+    first_start: FirstStart | None = None
     ignores_max_tokens = True
     companion_files: tuple[PurePosixPath, ...] = ()
 

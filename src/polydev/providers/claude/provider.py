@@ -12,7 +12,7 @@ from polydev.models.accounts import Credential
 from polydev.models.egress import AddedHeader, EgressMode, EgressPolicy, Exchange, Purpose, Rule
 from polydev.models.places import Launch
 from polydev.models.runs import Prompt
-from polydev.providers.base import Catalogue, LaunchOrder, Observation, Program
+from polydev.providers.base import Catalogue, FirstStart, LaunchOrder, Observation, Program
 from polydev.providers.claude import credential as credentials
 from polydev.providers.claude.dialogue import ClaudeDialogue
 from polydev.providers.instants import instant
@@ -78,6 +78,7 @@ class ClaudeProvider:
     companion_files: tuple[PurePosixPath, ...] = (credentials.ACCOUNT_FILE,)
     keychain_item = "Claude Code-credentials"
     login_command = "claude auth login"
+    first_start: FirstStart | None = None
     ignores_max_tokens = False
 
     def policy(self, purpose: Purpose, kind: str) -> EgressPolicy:

@@ -13,7 +13,7 @@ from polydev.models.accounts import Credential
 from polydev.models.egress import AddedHeader, EgressMode, EgressPolicy, Exchange, Purpose, Rule
 from polydev.models.places import Launch
 from polydev.models.runs import Prompt
-from polydev.providers.base import Catalogue, LaunchOrder, Observation, Program
+from polydev.providers.base import Catalogue, FirstStart, LaunchOrder, Observation, Program
 from polydev.providers.codex import credential as credentials
 from polydev.providers.codex.dialogue import RENEWAL_URL, CodexDialogue
 from polydev.providers.retry import retry_after
@@ -128,6 +128,15 @@ class CodexProvider:
     companion_files: tuple[PurePosixPath, ...] = ()
     keychain_item = ""
     login_command = "codex login"
+    # Its databases take 60 ms to set up. By the marker it takes its own skills for unpacked.
+    first_start: FirstStart | None = FirstStart(
+        arguments=("app-server",),
+        keeps=(
+            ".codex/*.sqlite",
+            ".codex/*.sqlite-wal",
+            ".codex/skills/.system/.codex-system-skills.marker",
+        ),
+    )
     ignores_max_tokens = True
 
     def policy(self, purpose: Purpose, kind: str) -> EgressPolicy:
