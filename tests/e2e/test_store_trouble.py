@@ -127,16 +127,16 @@ async def test_a_refresh_that_cannot_be_written_back_is_applied_later(
     async with _inside(sim, programs, tmp_path / "data", provider) as inside:
         keeper = inside.gateway.services.runs._keeper
         database = ReadOnly(inside.store)
-        old = await keeper.fresh(inside.connection.id)
+        old = await keeper.fresh(inside.connection)
         sim.world.expire_tokens(inside.account)
         await keeper.refused(inside.connection, old)
         database.on = True
         for _ in range(2):  # the second one must not ask the provider again
             with pytest.raises(StoreProblem):
-                await keeper.fresh(inside.connection.id)
+                await keeper.fresh(inside.connection)
             assert inside.account.counters["refreshes"] == 1
         database.on = False
-        renewed = await keeper.fresh(inside.connection.id)
+        renewed = await keeper.fresh(inside.connection)
         assert renewed.access_token != old.access_token
         assert inside.account.counters["refreshes"] == 1
         assert inside.account.counters["refreshes_refused"] == 0

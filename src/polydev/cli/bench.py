@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
 
 
 def bench(
-    runs: Annotated[int, typer.Option(min=1, help="Pairs of runs per provider.")] = 20,
+    runs: Annotated[int, typer.Option(min=1, help="Pairs of runs per provider.")] = 40,
     memory_runs: Annotated[int, typer.Option(min=20, help="Runs for the memory figure.")] = 500,
 ) -> None:
     """Measure what polydev costs, against the bare CLIs, on this machine. Takes some minutes."""

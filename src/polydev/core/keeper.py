@@ -65,17 +65,16 @@ class Keeper:
         self._renewing: dict[str, asyncio.Task[Credential]] = {}
         self._resting_until: dict[str, datetime] = {}
 
-    async def fresh(self, connection_id: str) -> Credential:
+    async def fresh(self, connection: Connection) -> Credential:
         """A credential that is good for a request now, and that egress holds.
 
-        Raises NoConnection, NeedsLogin (the provider refused it), ProviderProblem (it could not
+        connection: as it was read a moment ago. Raises NoConnection, NeedsLogin (the provider refused it), ProviderProblem (it could not
         be refreshed now, and is too old to be used).
         """
-        connection = await self._connection(connection_id)
         credential = await self._credentials.current(connection)
         if not _expires_within(credential, _TOO_SHORT):
             return credential
-        return await self._renewed(connection_id, _TOO_SHORT)
+        return await self._renewed(connection.id, _TOO_SHORT)
 
     async def forget(self, connection_id: str) -> None:
         """Drops everything that is in memory of a connection, here and in egress."""

@@ -238,13 +238,16 @@ class Runs:
     ) -> None:
         try:
             # Before a place is taken: a refresh may last, and others need no place to wait for it.
-            await self._keeper.fresh(connection.id)
+            credential = await self._keeper.fresh(connection)
+            waits = self._places.locked()
             async with self._places:
                 started_at = datetime.now(UTC)
                 active.run = replace(active.run, state=RunState.RUNNING, started_at=started_at)
                 self._writer.started(active.run.id, started_at)
                 with self._metrics.running.track_inprogress():
-                    credential = await self._keeper.fresh(connection.id)
+                    if waits:
+                        connection = await self._connections.get(connection.id)
+                        credential = await self._keeper.fresh(connection)
                     await self._runner.execute(
                         Order(
                             run_id=active.run.id,
