@@ -25,7 +25,7 @@ check: .venv/installed lint ## The fast half of the tests, under a minute
 	$(BIN)/pytest -n auto -m "not slow and not real"
 
 test: setup lint ## Everything that CI runs
-	$(BIN)/pytest -n auto --maxprocesses 4
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal
 
 lint: .venv/installed
 	$(BIN)/ruff format --check
