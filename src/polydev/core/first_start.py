@@ -76,6 +76,9 @@ class FirstStarts:
                 files = await self._made_by(provider, start)
         except (PolydevError, TimeoutError) as error:
             log.warning("a CLI's first start failed", provider=provider.name, problem=str(error))
+        except Exception:
+            # The task's outermost boundary: without it every run would try anew.
+            log.exception("a CLI's first start failed unexpectedly", provider=provider.name)
         self._made[provider.name] = (version, files)
 
     async def _made_by(self, provider: Provider, start: FirstStart) -> Files:
