@@ -141,6 +141,7 @@ async def test_a_dead_login_is_told_apart_and_remembered(house: House, provider:
     house.sim.world.revoke(account)
     first = await _openai_error(person, provider)
     assert (first.status_code, first.code) == (403, "needs_login")
+    assert "broke off" not in first.message
     assert isinstance(first, openai.PermissionDeniedError)
     second = await _anthropic_error(person, provider)
     assert second.status_code == 403

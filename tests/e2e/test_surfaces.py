@@ -112,6 +112,19 @@ async def test_anthropic_sdk_streams(subscription: Subscription):
     assert final.usage.output_tokens > 0
 
 
+@pytest.mark.providers("claude")
+@pytest.mark.parametrize(
+    "model", [*PROVIDERS["claude"].catalogue.names, "claude/claude-sonnet-4-5"]
+)
+async def test_claude_does_not_think_unless_asked_to(subscription: Subscription, model: str):
+    await subscription.person.anthropic().messages.create(
+        model=model, max_tokens=100, messages=[{"role": "user", "content": MARKER}]
+    )
+    (prompt,) = subscription.prompts()
+    assert isinstance(prompt.body, dict)
+    assert prompt.body.get("thinking", {"type": "disabled"}) == {"type": "disabled"}
+
+
 @pytest.mark.providers(*PROVIDERS)
 async def test_message_list_and_system_prompt_reach_the_provider_as_turns(
     subscription: Subscription,

@@ -63,6 +63,16 @@ class TestDialogue:
         assert asked["params"]["sessionId"] == answered.get("sessionId", "ours")
         assert asked["params"]["prompt"] == [{"type": "text", "text": "hello"}]
 
+    def test_another_model_than_the_one_asked_for_does_not_answer(self):
+        _, step = opened(
+            GEMINI, prompt(turn("user", "a")), models={"currentModelId": "auto-gemini-2.5"}
+        )
+        (end,) = step.events
+        assert isinstance(end, RunFinished)
+        assert end.reason is EndReason.INVALID_REQUEST
+        assert "not offered gemini-2.5-pro" in end.message
+        assert step.send == ()
+
     def test_what_the_agent_repeats_of_the_past_is_no_answer(self):
         asked = prompt(turn("user", "a"), turn("assistant", "Yes."), turn("user", "b"))
         dialogue, _ = opened(GEMINI, asked)

@@ -37,6 +37,10 @@ class ProviderLimited(TooManyRequests):
     code = "provider_rate_limited"
 
 
+_NEEDS_LOGIN = (
+    "Ask once more: a login that polydev took is renewed first. If that does not help, log in "
+    "with the provider's CLI and connect its file: `polydev connect PROVIDER --from …`."
+)
 _ERRORS: dict[EndReason, tuple[type[PolydevError], str]] = {
     EndReason.CANCELLED: (RunCancelled, "Ask again if that was not meant."),
     EndReason.TIMED_OUT: (RunTimedOut, "Ask for less, or raise POLYDEV_RUNS__TIMEOUT_SECONDS."),
@@ -47,7 +51,7 @@ _ERRORS: dict[EndReason, tuple[type[PolydevError], str]] = {
     ),
     EndReason.NEEDS_LOGIN: (
         NeedsLogin,
-        "Log in with the provider's CLI and connect its file: `polydev connect PROVIDER --from …`.",
+        _NEEDS_LOGIN,
     ),
     EndReason.PROVIDER_ERROR: (ProviderProblem, "Nothing is wrong here; try again later."),
     EndReason.INVALID_REQUEST: (InvalidRequest, "The provider refused the request as it is."),

@@ -24,6 +24,7 @@ class Patience:
         self._given_up: RunFinished | None = None
         self._deadline = float("inf")
         self._wait: asyncio.Timeout | None = None
+        self._last: tuple[Exchange, EndReason | None] | None = None
 
     def saw(self, exchange: Exchange) -> None:
         """Told of each exchange as it ends."""
@@ -31,14 +32,24 @@ class Patience:
             return
         title = self._provider.title
         if exchange.asked_again:
-            message = f"{title}'s answer broke off, and its CLI wanted to ask again."
-            self._give_up(finished(EndReason.PROVIDER_ERROR, message), 0)
+            self._give_up(finished(EndReason.PROVIDER_ERROR, self._why_again()), 0)
         elif not exchange.refused and not exchange.unreachable:
             observed = self._provider.observe(exchange, datetime.now(UTC))
+            self._last = exchange, observed.trouble
             if observed.repeats is not None:
                 message = f"{title} answered with status {exchange.status}."
                 end = finished(observed.repeats, message, retry_at=observed.retry_at)
                 self._give_up(end, _GRACE_SECONDS)
+
+    def _why_again(self) -> str:
+        """What the CLI heard before it asked again."""
+        title = self._provider.title
+        if self._last is None or self._last[1] is None:
+            return f"{title}'s answer broke off, and its CLI wanted to ask again."
+        exchange, trouble = self._last
+        if trouble is EndReason.NEEDS_LOGIN:
+            return f"{title} refused the login's access token."
+        return f"{title} answered with status {exchange.status}."
 
     def _give_up(self, end: RunFinished, grace_seconds: float) -> None:
         self._given_up = end

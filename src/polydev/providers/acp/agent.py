@@ -114,6 +114,8 @@ class Agent:
     logins: by `Credential.kind`.
     phrases: pattern in an error's text → what it means; the first that is found decides, before
         any status does.
+    chooses: pattern of the model that a session announces where the agent would let another one
+        answer than it was told; the run ends instead.
     repeats: it asks again by itself after a 429 or a 5xx, and cannot be told not to.
     """
 
@@ -135,4 +137,5 @@ class Agent:
     guard: Guard = field(default_factory=Guard)
     phrases: tuple[tuple[str, EndReason], ...] = ()
     takes_images: bool = True
+    chooses: str = r"(?!)"
     repeats: bool = False

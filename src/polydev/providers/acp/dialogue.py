@@ -7,6 +7,7 @@ is given a past may repeat it as news: those pieces are recognised by order and 
 agent asks of its client (files, terminals, permissions) is refused.
 """
 
+import re
 from collections import deque
 from pathlib import PurePosixPath
 from typing import Any
@@ -107,14 +108,24 @@ class AcpDialogue:
 
     def _opened(self, asked_for: str, result: dict[str, Any]) -> Step:
         """The session is there: the question goes in."""
+        current = str(fields(result, "models").get("currentModelId") or "")
+        if re.fullmatch(self._agent.chooses, current):
+            return Step(events=(self._not_offered(),))
         question = guarded(self._prompt.question, self._agent.guard.question)
-        fields = {
+        asked = {
             "sessionId": result.get("sessionId") or asked_for,
             "prompt": [_block(part) for part in question.parts],
         }
         return Step(
             events=(RunStarted(model=_model(result) or self._prompt.model),),
-            send=(_request(_PROMPT, "session/prompt", fields),),
+            send=(_request(_PROMPT, "session/prompt", asked),),
+        )
+
+    def _not_offered(self) -> RunFinished:
+        return finished(
+            EndReason.INVALID_REQUEST,
+            f"This login is not offered {self._prompt.model}, and the CLI would have another model "
+            f"answer. Ask for {self._agent.name}/{self._agent.catalogue.default}, for example.",
         )
 
     def _updated(self, update: dict[str, Any]) -> list[Event]:

@@ -223,15 +223,15 @@ GEMINI = Agent(
     # What the CLI offers in its own list; `auto` is left out, for it asks a model which to ask.
     catalogue=Catalogue(
         names=(
+            "gemini-2.5-pro",  # the default: not every login is offered the newer ones
             "gemini-3-pro-preview",
             "gemini-3-flash-preview",
             "gemini-3.5-flash",
             "gemini-3.1-flash-lite",
-            "gemini-2.5-pro",
             "gemini-2.5-flash",
         ),
         aliases={
-            "default": "gemini-3-pro-preview",
+            "default": "gemini-2.5-pro",
             "pro": "gemini-3-pro-preview",
             "flash": "gemini-3-flash-preview",
             "flash-lite": "gemini-3.1-flash-lite",
@@ -247,6 +247,8 @@ GEMINI = Agent(
         due=due,
         renewed=renewed,
     ),
+    # What it falls back to where the quota it is told lists no such model.
+    chooses=r"auto\b.*",
     history=History(method="session/load", file=session_file, replays=True, always=True),
     guard=Guard(
         question=("/", "$"),

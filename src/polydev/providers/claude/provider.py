@@ -39,7 +39,8 @@ _ENVIRONMENT = {
     "CLAUDE_CODE_MAX_RETRIES": "0",
     # Otherwise a stream that was cut off is asked again without streaming.
     "CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK": "1",
-    # As on the API, thinking is off unless asked for.
+    # As on the API, thinking is off unless asked for. The newer models know no budget of zero.
+    "CLAUDE_CODE_DISABLE_THINKING": "1",
     "MAX_THINKING_TOKENS": "0",
 }
 _ARGUMENTS = (
