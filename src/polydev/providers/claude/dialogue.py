@@ -58,12 +58,7 @@ class ClaudeDialogue:
         self._limit_rejected = False
 
     def open(self) -> tuple[bytes, ...]:
-        initialize = {
-            "type": "control_request",
-            "request_id": "initialize",
-            "request": {"subtype": "initialize", "systemPrompt": [self._prompt.system]},
-        }
-        return (to_line(initialize), *self._next_lines())
+        return self._next_lines()
 
     def receive(self, line: bytes) -> Step:
         message = from_line(line, "claude")

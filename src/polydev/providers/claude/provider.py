@@ -43,6 +43,8 @@ _ENVIRONMENT = {
     "CLAUDE_CODE_DISABLE_THINKING": "1",
     "MAX_THINKING_TOKENS": "0",
 }
+# Where it is told to look for the system prompt; an `initialize` request costs 10 ms more.
+_SYSTEM_FILE = ".claude/system-prompt.md"
 _ARGUMENTS = (
     "-p",
     "--input-format=stream-json",
@@ -134,9 +136,17 @@ class ClaudeProvider:
         if order.prompt.max_tokens is not None:
             environment["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] = str(order.prompt.max_tokens)
         return Launch(
-            argv=(program, *_ARGUMENTS, f"--model={order.prompt.model}"),
+            argv=(
+                program,
+                *_ARGUMENTS,
+                f"--model={order.prompt.model}",
+                f"--system-prompt-file={place.home / _SYSTEM_FILE}",
+            ),
             environment=environment,
-            files={".claude.json": Secret(_identity(order))},
+            files={
+                ".claude.json": Secret(_identity(order)),
+                _SYSTEM_FILE: Secret(order.prompt.system.encode()),
+            },
             needs_port=managed,
         )
 
