@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 
 from polydev.bench.bare import PROMPT, Bare, bare_cli
-from polydev.bench.figures import Figure, median_ms, spread
+from polydev.bench.figures import Figure, median_error_ms, median_ms, spread
 from polydev.bench.stage import Stage
 from polydev.core.programs import Programs
 from polydev.errors import RunFailed
@@ -31,10 +31,12 @@ async def first_token(
             if number:  # the first pair warms the caches of the file system
                 alone.append(pair[0])
                 through.append(pair[1])
-    difference = median_ms(through) - median_ms(alone)
+    # Pair by pair: what slows the machine for a while slows both of a pair.
+    differences = [after - before for before, after in zip(alone, through, strict=True)]
     yield Figure(
         name=f"{provider}: first token, gateway less bare CLI",
-        value=difference,
+        value=median_ms(differences),
+        error=median_error_ms(differences),
         unit="ms",
         limit=_LIMIT_MS,
         detail=f"gateway {spread(through)}; bare {spread(alone)}; "

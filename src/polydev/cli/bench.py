@@ -44,7 +44,8 @@ async def _measure(programs: Programs, runs: int, memory_runs: int) -> bool:
         async for figure in _figures(Path(name), programs, runs, memory_runs):
             limit = "" if figure.limit is None else f" (limit {figure.limit:g} {figure.unit})"
             mark = "[green]ok  [/]" if figure.holds else "[red]over[/]"
-            console.print(f"{mark} {figure.name}: {figure.value:.1f} {figure.unit}{limit}")
+            error = f" ± {figure.error:.1f}" if figure.error else ""
+            console.print(f"{mark} {figure.name}: {figure.value:.1f}{error} {figure.unit}{limit}")
             console.print(f"     [dim]{figure.detail}[/]")
             holds = holds and figure.holds
     return holds
