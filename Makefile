@@ -22,7 +22,7 @@ up: .venv/installed programs ## Start the real thing on 127.0.0.1:8484
 	@exec $(BIN)/polydev up
 
 check: .venv/installed lint ## The fast half of the tests, under a minute
-	$(BIN)/pytest -n auto -m "not slow and not real"
+	$(BIN)/pytest -n auto --dist worksteal -m "not slow and not real"
 
 test: setup lint ## Everything that CI runs
 	$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal

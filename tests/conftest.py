@@ -8,8 +8,10 @@ import pytest
 _ROOT = Path(__file__).parent
 # They start real sandboxes or the vendors' CLIs, a process or more for each test.
 _REAL = ("e2e", "sandboxes")
-# Where a test runs over two of a kind, the quick half of the tests has the one that most use.
-_SECOND_OF_TWO = {"postgresql", "asyncio"}
+# Where a test runs over several of a kind, the quick half of the tests has those that most use:
+# SQLite, uvloop, and of the ways through egress the unix socket and CONNECT.
+_OTHERS_OF_A_KIND = {"postgresql", "asyncio", "tcp", "witness", "tunnel"}
+_OF_POSTGRESQL = {"postgres_url", "postgres_cluster"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -17,5 +19,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         folder = item.path.relative_to(_ROOT).parts[0]
         if folder in _REAL:
             item.add_marker(pytest.mark.real)
-        if folder == "cli" or _SECOND_OF_TWO & set(re.split(r"\W+", item.name)):
+        is_other = bool(_OTHERS_OF_A_KIND & set(re.split(r"\W+", item.name)))
+        if folder == "cli" or is_other or _OF_POSTGRESQL & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)

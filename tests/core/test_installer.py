@@ -162,6 +162,7 @@ async def test_without_npm_it_says_how_to_get_it(
     assert "apt-get install" in caught.value.remedy
 
 
+@pytest.mark.slow
 async def test_cancelled_it_leaves_nothing(root: Path, npm: Npm, calls: Path) -> None:
     npm("time.sleep(60)")
     started = asyncio.Event()

@@ -164,6 +164,7 @@ async def test_everything_opens_with_the_new_key_alone(settings: Settings) -> No
         await everything(settings)
 
 
+@pytest.mark.slow
 async def test_it_may_die_at_any_step(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     await fill(settings)
     before = await everything(settings)
@@ -208,6 +209,7 @@ async def test_a_kill_loses_nothing(settings: Settings) -> None:
     assert await everything(settings) == before
 
 
+@pytest.mark.slow
 async def test_a_running_gateway_is_to_be_stopped_first(settings: Settings) -> None:
     await fill(settings)
     old = key_text(settings)

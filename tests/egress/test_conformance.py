@@ -44,6 +44,7 @@ async def test_chunks_arrive_as_they_are_sent(place: Place, upstream: Upstream) 
         assert [chunk async for chunk in chunks] == [b"second"]
 
 
+@pytest.mark.slow
 async def test_bodies_of_both_directions_pass_in_constant_memory(
     place: Place, world: World, upstream: Upstream
 ) -> None:

@@ -198,6 +198,7 @@ async def test_a_refusal_is_kept_until_a_success_comes(keeper: Place, upstream: 
     assert answer_in(keeper.binding.spool_path) == TOKENS
 
 
+@pytest.mark.slow
 async def test_a_disk_that_takes_nothing_costs_no_login(
     keeper: Place, upstream: Upstream, world: World
 ) -> None:

@@ -45,6 +45,7 @@ async def test_a_taken_port_is_one_clear_error(tmp_path: Path) -> None:
                 pass
 
 
+@pytest.mark.slow
 async def test_it_stops_in_time_while_a_stream_is_open(
     sim: Simulator, http: httpx.AsyncClient, tmp_path: Path
 ) -> None:
