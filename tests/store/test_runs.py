@@ -43,9 +43,36 @@ async def test_a_run_comes_back_as_it_was_added(store: Store, run: Run) -> None:
     assert await store.runs.request("run_none") is None
 
 
+async def test_of_many_runs_added_at_once_only_the_one_that_cannot_be_is_refused(
+    store: Store, run: Run, connection: Connection
+) -> None:
+    others = [run_on(connection) for _ in range(100)]
+    nobodys = replace(run_on(connection), user_id="user_none")
+    all_runs = [*others[:50], run, nobodys, *others[50:]]
+    told = await asyncio.gather(*(map(store.runs.add, all_runs)), return_exceptions=True)
+    refused = {all_runs[n].id: type(error) for n, error in enumerate(told) if error is not None}
+    assert refused == {run.id: Conflict, nobodys.id: NotFound}
+    stored = await store.runs.of_user(connection.user_id, limit=200)
+    assert {one.id for one in stored} == {run.id, *(other.id for other in others)}
+
+
+async def test_a_caller_who_leaves_takes_no_other_run_along(
+    store: Store, connection: Connection
+) -> None:
+    left, stayed = run_on(connection), run_on(connection)
+    leaving = asyncio.create_task(store.runs.add(left))
+    staying = asyncio.create_task(store.runs.add(stayed))
+    await asyncio.sleep(0)  # both are waiting now
+    leaving.cancel()
+    await staying
+    assert leaving.cancelled()
+    assert await store.runs.get(left.id) is None
+    assert await store.runs.get(stayed.id) == stayed
+
+
 async def test_the_life_of_a_run_is_recorded(store: Store, run: Run) -> None:
     usage = UsageReported(input_tokens=10, output_tokens=3, cached_input_tokens=4)
-    assert await store.runs.mark_started(run.id, NOW + SECOND)
+    await store.runs.mark_started({run.id: NOW + SECOND})
     assert await store.runs.finish(
         run.id, GOOD, NOW + 3 * SECOND, usage=usage, first_token_at=NOW + 2 * SECOND
     )
@@ -74,12 +101,15 @@ async def test_a_run_that_never_started_may_end_with_a_message(store: Store, run
 
 
 async def test_a_run_starts_once_and_ends_once(store: Store, run: Run) -> None:
-    assert await store.runs.mark_started(run.id, NOW)
-    assert not await store.runs.mark_started(run.id, NOW + SECOND)
+    await store.runs.mark_started({run.id: NOW})
+    await store.runs.mark_started({run.id: NOW + SECOND})
+    started = await store.runs.get(run.id)
+    assert started is not None
+    assert started.started_at == NOW
     assert await store.runs.finish(run.id, GOOD, NOW, first_token_at=NOW)
     ended = await store.runs.get(run.id)
     assert not await store.runs.finish(run.id, LIMITED, NOW + SECOND, events=[batch(run, 1, 2)])
-    assert not await store.runs.mark_started(run.id, NOW + SECOND)
+    await store.runs.mark_started({run.id: NOW + SECOND})
     assert await store.runs.get(run.id) == ended
     assert await store.runs.events_after(run.id) == ()
 
@@ -94,8 +124,8 @@ async def test_of_many_ends_at_once_exactly_one_counts(store: Store, run: Run) -
 
 
 async def test_no_change_for_a_run_that_does_not_exist(store: Store) -> None:
-    with pytest.raises(NotFound):
-        await store.runs.mark_started("run_none", NOW)
+    await store.runs.mark_started({"run_none": NOW})
+    assert await store.runs.get("run_none") is None
     with pytest.raises(NotFound):
         await store.runs.finish("run_none", GOOD, NOW)
 
@@ -120,7 +150,7 @@ async def test_unfinished_runs_are_queued_and_running_ones(
     queued, running, ended = (run_on(connection) for _ in range(3))
     for run in (queued, running, ended):
         await store.runs.add(run)
-    await store.runs.mark_started(running.id, NOW)
+    await store.runs.mark_started({running.id: NOW})
     await store.runs.finish(ended.id, GOOD, NOW)
     assert {run.id for run in await store.runs.unfinished()} == {queued.id, running.id}
 

@@ -138,10 +138,8 @@ class EventWriter:
             await asyncio.wait({task})
 
     async def _write(self) -> None:
+        await self._write_starts()
         for pending in list(self._pending.values()):
-            if pending.started_at is not None:
-                await self._store.runs.mark_started(pending.run.id, pending.started_at)
-                pending.started_at = None
             if pending.finished is not None:
                 try:
                     await self._write_end(pending)
@@ -160,6 +158,16 @@ class EventWriter:
                     await self._append([pending])
                 except Conflict:
                     self._give_up(pending)
+
+    async def _write_starts(self) -> None:
+        started = {
+            id: pending.started_at
+            for id, pending in self._pending.items()
+            if pending.started_at is not None
+        }
+        await self._store.runs.mark_started(started)
+        for id in started:
+            self._pending[id].started_at = None
 
     async def _append(self, open_runs: list[_Pending]) -> None:
         taken = [(pending, len(pending.events)) for pending in open_runs if pending.events]

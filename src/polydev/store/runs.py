@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import bindparam, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from polydev.errors import Conflict, NotFound
@@ -18,6 +18,7 @@ from polydev.events import EndReason, RunFinished, UsageReported
 from polydev.models.runs import RUN_TRANSITIONS, Run, RunState, Surface
 from polydev.store.database import Database
 from polydev.store.tables import run_events, runs
+from polydev.store.together import Together
 
 COLUMNS = tuple(
     column for column in runs.columns if column.name not in ("request", "texts_pruned_at")
@@ -38,12 +39,11 @@ class EventBatch:
 class Runs:
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._adding = Together(self._add_all)
 
     async def add(self, run: Run, request: bytes | None = None) -> None:
         """request: sealed; None when no texts are kept."""
-        values = asdict(run) | {"request": request}
-        async with self._database.write() as connection:
-            await connection.execute(insert(runs).values(values))
+        await self._adding.add(asdict(run) | {"request": request})
 
     async def get(self, id: str) -> Run | None:
         async with self._database.read() as connection:
@@ -71,9 +71,18 @@ class Runs:
         states = [state.value for state in RunState if not state.is_final]
         return await self._all(select(*COLUMNS).where(runs.c.state.in_(states)).order_by(runs.c.id))
 
-    async def mark_started(self, id: str, at: datetime) -> bool:
-        """False when it had started or ended already."""
-        return await self._move(id, RunState.RUNNING, {"started_at": at})
+    async def mark_started(self, started: Mapping[str, datetime]) -> None:
+        """By their ids; one that had started or ended already stays as it is."""
+        if not started:
+            return
+        statement = (
+            update(runs)
+            .where(runs.c.id == bindparam("run_id"), runs.c.state.in_(_before(RunState.RUNNING)))
+            .values(state=RunState.RUNNING.value, started_at=bindparam("at"))
+        )
+        rows = [{"run_id": id, "at": at} for id, at in started.items()]
+        async with self._database.write() as connection:
+            await connection.execute(statement, rows)
 
     async def finish(
         self,
@@ -160,10 +169,9 @@ class Runs:
         values: Mapping[str, Any],
         events: Sequence[EventBatch] = (),
     ) -> bool:
-        origins = [origin.value for origin, to in RUN_TRANSITIONS.items() if state in to]
         statement = (
             update(runs)
-            .where(runs.c.id == id, runs.c.state.in_(origins))
+            .where(runs.c.id == id, runs.c.state.in_(_before(state)))
             .values(state=state.value, **values)
         )
         async with self._database.write() as connection:
@@ -174,10 +182,18 @@ class Runs:
             raise _unknown(id)
         return moved
 
+    async def _add_all(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        async with self._database.write() as connection:
+            await connection.execute(insert(runs), rows)
+
     async def _all(self, statement: Any) -> tuple[Run, ...]:
         async with self._database.read() as connection:
             rows = await connection.execute(statement)
             return tuple(run_from(row) for row in rows.mappings())
+
+
+def _before(state: RunState) -> list[str]:
+    return [origin.value for origin, to in RUN_TRANSITIONS.items() if state in to]
 
 
 async def _append(connection: AsyncConnection, batches: Sequence[EventBatch]) -> None:
