@@ -8,7 +8,7 @@ import os
 import time
 from typing import Literal
 
-Prefix = Literal["usr", "key", "con", "run"]
+Prefix = Literal["usr", "key", "con", "run", "lgn"]
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _LENGTH = 26

@@ -16,6 +16,7 @@ from polydev.store.accounts import Keys, Users
 from polydev.store.connections import Connections
 from polydev.store.database import Database
 from polydev.store.facts import Facts
+from polydev.store.logins import Logins
 from polydev.store.runs import Runs
 from polydev.store.sealed import SealedValues
 from polydev.store.windows import Windows
@@ -29,6 +30,7 @@ class Store:
         self.connections = Connections(database)
         self.windows = Windows(database)
         self.runs = Runs(database)
+        self.logins = Logins(database)
         self.sealed = SealedValues(database)
         self.facts = Facts(database)
 

@@ -144,6 +144,36 @@ run_events = Table(
     Column("sealed", LargeBinary, nullable=False),
 )
 
+logins = Table(
+    "logins",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("user_id", ForeignKey("users.id"), nullable=False),
+    Column("provider", String(64), nullable=False),
+    Column("method", String(32), nullable=False),
+    Column("state", String(32), nullable=False, index=True),
+    Column("created_at", Moment, nullable=False),
+    Column("expires_at", Moment, nullable=False),
+    Column("changed_at", Moment, nullable=False),
+    Column("command", Text, nullable=False),
+    Column("reason", String(32)),
+    Column("message", Text, nullable=False),
+    Column("connection_id", ForeignKey("connections.id")),
+    Column("finished_at", Moment),
+    Column("log", JSON, nullable=False),
+    Index(None, "user_id", "id"),
+)
+
+# Browsers that are signed in to the dashboard.
+sign_ins = Table(
+    "sign_ins",
+    metadata,
+    Column("hash", String(64), primary_key=True),
+    Column("user_id", ForeignKey("users.id"), nullable=False, index=True),
+    Column("created_at", Moment, nullable=False),
+    Column("expires_at", Moment, nullable=False),
+)
+
 facts = Table(
     "facts",
     metadata,
