@@ -91,6 +91,11 @@ class KeeperSettings(Section):
     check_seconds: float = Field(30, gt=0, description="How often expiries are looked at.")
 
 
+class LoginSettings(Section):
+    seconds: float = Field(600, gt=0, description="How long a login may take.")
+    concurrent: int = Field(20, gt=0, description="Logins that may be under way at once.")
+
+
 class LogSettings(Section):
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level.")
     json_lines: bool = Field(False, description="One JSON object per line instead of plain text.")
@@ -128,6 +133,7 @@ class Settings(BaseSettings):
     egress: EgressSettings = EgressSettings()
     store: StoreSettings = StoreSettings()
     keeper: KeeperSettings = KeeperSettings()
+    logins: LoginSettings = LoginSettings()
     log: LogSettings = LogSettings()
 
     @classmethod

@@ -16,6 +16,7 @@
     │   ├── NeedsLogin                the provider refused the credential
     │   ├── WindowExhausted           the provider said that the limit is reached; has retry_at
     │   └── CredentialUnreadable      a credential file is not what its CLI writes
+    ├── LoginFailed               a login came to nothing; `reason` is a LoginTrouble
     ├── ProviderProblem           the provider answered with an error of its own, or not at all
     ├── RunFailed                 the CLI died, spoke nonsense, hung, or was stopped
     ├── SandboxUnavailable        this machine cannot make the sandbox that is configured
@@ -135,6 +136,11 @@ class WindowExhausted(ConnectionProblem):
 class CredentialUnreadable(ConnectionProblem):
     status = 400
     code = "credential_unreadable"
+
+
+class LoginFailed(PolydevError):
+    status = 502
+    code = "login_failed"
 
 
 class ProviderProblem(PolydevError):

@@ -30,6 +30,7 @@ from polydev.core.credentials import Credentials
 from polydev.core.first_start import FirstStarts
 from polydev.core.keeper import Keeper
 from polydev.core.layout import Layout, address_of, locked
+from polydev.core.logins import Logins
 from polydev.core.metrics import Metrics
 from polydev.core.opened_vault import opened_vault
 from polydev.core.programs import Programs
@@ -80,6 +81,7 @@ class Gateway:
                 for server, _ in servers:
                     server.should_exit = True
                 # Streams end when their runs do, which is before the servers wait for them.
+                await self.services.logins.stop()
                 await self.services.runs.stop()
                 await asyncio.wait(tasks)
                 self.layout.owners_socket.unlink(missing_ok=True)
@@ -156,13 +158,24 @@ async def running_gateway(settings: Settings) -> AsyncIterator[Gateway]:
         await stack.enter_async_context(_task(windows.store_forever()))
         await stack.enter_async_context(_task(keeper.keep_forever()))
         await accounts.first_user()
+        connecting = Connecting(store, credentials, connections, runs)
+        logins = Logins(
+            store=store,
+            programs=programs,
+            sandboxes=sandboxes,
+            egress=egress,
+            connecting=connecting,
+            settings=settings.logins,
+        )
+        await stack.enter_async_context(logins)
         yield Gateway(
             settings=settings,
             layout=layout,
             services=Services(
                 accounts=accounts,
                 connections=connections,
-                connecting=Connecting(store, credentials, connections, runs),
+                connecting=connecting,
+                logins=logins,
                 windows=windows,
                 quotas=quotas,
                 runs=runs,

@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from polydev import __version__
-from polydev.api import chat, health, messages, model_list, native, owner, problems
+from polydev.api import chat, health, logins, messages, model_list, native, owner, problems
 from polydev.api.callers import KeyFirst
 from polydev.api.dependencies import Services
 from polydev.errors import PolydevError, PromptTooLarge
@@ -25,6 +25,7 @@ def owners_app(services: Services, body_limit_bytes: int) -> ASGIApp:
     app = _app(services)
     app.state.is_owners_socket = True
     app.include_router(owner.router)
+    app.include_router(logins.router)
     return BodyLimit(app, body_limit_bytes)
 
 

@@ -9,6 +9,7 @@ from starlette.requests import HTTPConnection
 from polydev.core.accounts import Accounts, Caller
 from polydev.core.connecting import Connecting
 from polydev.core.connections import Connections
+from polydev.core.logins import Logins
 from polydev.core.metrics import Metrics
 from polydev.core.quotas import Quotas
 from polydev.core.runs import Runs
@@ -20,6 +21,7 @@ class Services:
     accounts: Accounts
     connections: Connections
     connecting: Connecting
+    logins: Logins
     windows: Windows
     quotas: Quotas
     runs: Runs

@@ -18,6 +18,7 @@ _MODULES = {
     "connections": "connections",
     "check": "connections",
     "disconnect": "connections",
+    "logins": "connections",
     "users": "accounts",
     "keys": "accounts",
     "vault": "vault",

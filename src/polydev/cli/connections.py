@@ -11,8 +11,10 @@ from rich.console import Console
 
 from polydev.cli.accounts import show
 from polydev.cli.client import ask, with_owner
+from polydev.cli.login import log_in
 from polydev.errors import CredentialUnreadable, InvalidRequest
 from polydev.models.accounts import Ownership
+from polydev.models.logins import LoginMethod
 from polydev.providers.base import Provider
 from polydev.providers.registry import provider_named
 
@@ -31,13 +33,20 @@ def register(app: typer.Typer) -> None:
     app.command("connections")(list_connections)
     app.command()(check)
     app.command()(disconnect)
+    app.command()(logins)
 
 
 def connect(
     provider: Annotated[str, typer.Argument(help="claude, codex, gemini, …")],
     source: Annotated[
         Path | None,
-        typer.Option("--from", help="The credential file that the CLI wrote; or its HOME."),
+        typer.Option(
+            "--from",
+            help="Take the login that the CLI itself made: its file, or the HOME that holds it.",
+        ),
+    ] = None,
+    method: Annotated[
+        LoginMethod | None, typer.Option(help="How to log in; the provider's best by default.")
     ] = None,
     user: Annotated[str | None, typer.Option(help="Whose; the first user's by default.")] = None,
     *,
@@ -50,8 +59,13 @@ def connect(
         ),
     ] = False,
 ) -> None:
-    """Connect a subscription from the login of its own CLI, and prove it by a live call."""
+    """Connect a subscription: log in here, or with `--from` take the login of its own CLI."""
     kind = provider_named(provider)
+    if source is None:
+        if take:
+            raise InvalidRequest("`--take` goes with `--from`: a login made here is polydev's own.")
+        with_owner(lambda client: log_in(client, provider, user, method))
+        return
     file, files = credential_files(kind, source)
     ownership = Ownership.TAKE if take else Ownership.FOLLOW
     if file is None and not take:
@@ -93,6 +107,22 @@ def list_connections(
             console.print(f"{row['id']}: {window_words(window)}")
 
 
+def logins(
+    login_id: Annotated[str | None, typer.Argument(help="Show the log of this one.")] = None,
+    user: Annotated[str | None, typer.Option(help="Whose; the first user's by default.")] = None,
+) -> None:
+    """Show logins, or the log of one."""
+    query = {"user": user} if user else {}
+    if login_id is None:
+        rows = with_owner(lambda client: ask(client, "GET", "/owner/logins", **query))
+        show(rows, "id", "provider", "method", "state", "reason", "created_at", "message")
+        return
+    path = f"/owner/logins/{login_id}/log"
+    for line in with_owner(lambda client: ask(client, "GET", path, **query)):
+        console.print(f"[dim]{line['at']}[/] ", end="")
+        console.print(line["text"], markup=False)
+
+
 def window_words(window: dict[str, Any]) -> str:
     """A window as the provider last reported it, in a line."""
     used, resets = window["used_fraction"], window["resets_at"]
@@ -116,14 +146,12 @@ def disconnect(connection_id: str) -> None:
     console.print(f"{connection_id} is disconnected; its credential is deleted.")
 
 
-def credential_files(kind: Provider, source: Path | None) -> tuple[Path | None, dict[str, bytes]]:
+def credential_files(kind: Provider, source: Path) -> tuple[Path | None, dict[str, bytes]]:
     """The credential file (None: it came from the keychain) and what goes with it."""
-    if source is None and sys.platform == "darwin" and kind.keychain_item:
-        return None, {str(kind.credential_file): _from_keychain(kind)}
-    if source is None:
-        source = Path.home()
     source = source.expanduser().absolute()
     file = source / kind.credential_file if source.is_dir() else source
+    if source.is_dir() and not file.exists() and sys.platform == "darwin" and kind.keychain_item:
+        return None, {str(kind.credential_file): _from_keychain(kind)}
     files = {str(kind.credential_file): _read(file, kind)}
     if PurePath(file).match(str(kind.credential_file)):
         home = file.parents[len(kind.credential_file.parts) - 1]

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 class Purpose(StrEnum):
     RUN = "run"
     KEEPER = "keeper"
+    LOGIN = "login"
 
 
 class EgressMode(StrEnum):

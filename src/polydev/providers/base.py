@@ -21,6 +21,7 @@ from polydev.models.accounts import Credential
 from polydev.models.egress import EgressPolicy, Exchange, Purpose
 from polydev.models.places import Launch, Place
 from polydev.models.runs import Prompt
+from polydev.providers.login import LoginWay
 from polydev.secret import Secret
 
 
@@ -162,11 +163,15 @@ class Provider(Protocol):
     companion_files: tuple[PurePosixPath, ...]  # read beside it when they exist (account names)
     keychain_item: str  # on macOS, where it keeps it instead; empty when it does not
     login_command: str  # what its owner types to log in with it
+    login_ways: tuple[LoginWay, ...]  # how one logs in through polydev, best first
     first_start: FirstStart | None  # where a start in an empty home takes its time
     ignores_max_tokens: bool  # the CLI has no way to pass it on; polydev alone enforces it
 
     def policy(self, purpose: Purpose, kind: str) -> EgressPolicy:
-        """What a sandbox may ask for this purpose with a credential of this kind."""
+        """What a sandbox may ask for this purpose with a credential of this kind.
+
+        A login has none yet: its kind is empty.
+        """
 
     def launch(self, order: LaunchOrder) -> Launch:
         """What to start. For the keeper: something that refreshes and then waits or ends."""

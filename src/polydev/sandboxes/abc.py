@@ -13,6 +13,7 @@ its CLI behaves. tests/sandboxes holds the suite that each kind must pass.
 
 import socket
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -33,6 +34,13 @@ class Sandbox(Protocol):
     id: str
     place: Place
     listeners: Sequence[socket.socket]
+
+    @property
+    def home(self) -> Path:
+        """HOME as the host reaches it, while the sandbox is open.
+
+        What lies there is the CLI's: symbolic links in it are not to be followed.
+        """
 
     async def start(self) -> Process:
         """Starts the CLI, once. Raises ProgramMissing, SandboxUnavailable."""

@@ -149,6 +149,7 @@ class BubblewrapSandbox:
         self._launch = launch
         self._process: Process | None = None
         self._first: int | None = None  # pidfd of the namespace's first process
+        self._first_pid = 0
         self._started = False
         self._closing: asyncio.Task[None] | None = None
 
@@ -203,6 +204,11 @@ class BubblewrapSandbox:
             await self._ready()
         finally:
             os.close(info)
+
+    @property
+    def home(self) -> Path:
+        # It is in memory and in the namespace's own mounts: nothing of a login touches the disk.
+        return Path(f"/proc/{self._first_pid}/root{PLACE.home}")
 
     async def start(self) -> Process:
         if self._started or self._closing is not None or self._process is None:
@@ -270,6 +276,7 @@ class BubblewrapSandbox:
         try:
             pid = int(json.loads(await read_to_end(info))["child-pid"])
             self._first = os.pidfd_open(pid)
+            self._first_pid = pid
         except (ValueError, KeyError, ProcessLookupError):
             raise await self._failure() from None
         return pid

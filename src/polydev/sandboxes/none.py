@@ -124,6 +124,10 @@ class UnprotectedSandbox:
         self._process: Process | None = None
         self._closing: asyncio.Task[None] | None = None
 
+    @property
+    def home(self) -> Path:
+        return self._path / "home"
+
     def prepare(self, launch: Launch) -> None:
         """Writes what the CLI finds. What fails here is cleaned up by `close`."""
         require_program(launch.argv[0], Path(launch.argv[0]))

@@ -17,6 +17,7 @@ from polydev.models.accounts import Credential
 from polydev.models.egress import AddedHeader, Exchange, Rule
 from polydev.models.runs import Turn
 from polydev.providers.base import Catalogue, Program
+from polydev.providers.login import LoginWay
 from polydev.secret import Secret
 
 Files = Mapping[str, Secret[bytes]]
@@ -111,6 +112,7 @@ class Agent:
     arguments: after the script.
     settings_file, settings: the agent's own settings, made as lean as they get.
     system_file: where the agent is told to look for the system prompt.
+    login_ways: how one logs in with it, best first; login_asks: what it may ask meanwhile.
     logins: by `Credential.kind`.
     phrases: pattern in an error's text → what it means; the first that is found decides, before
         any status does.
@@ -132,6 +134,8 @@ class Agent:
     login_command: str
     logins: Mapping[str, Login]
     read_credential: Callable[[Files], Credential]
+    login_ways: tuple[LoginWay, ...] = ()
+    login_asks: tuple[Rule, ...] = ()
     refresh: Refresh | None = None
     history: History | None = None
     guard: Guard = field(default_factory=Guard)

@@ -43,11 +43,14 @@ class AcpProvider:
         self.takes_history = agent.history is not None
         self.credential_file = agent.credential_file
         self.login_command = agent.login_command
+        self.login_ways = agent.login_ways
 
     def policy(self, purpose: Purpose, kind: str) -> EgressPolicy:
         if purpose is Purpose.KEEPER:
             asks = self._agent.refresh.asks if self._agent.refresh else ()
             return EgressPolicy(mode=EgressMode.WITNESS, rules=asks)
+        if purpose is Purpose.LOGIN:
+            return EgressPolicy(mode=EgressMode.WITNESS, rules=self._agent.login_asks)
         login = self._agent.logins[kind]
         return EgressPolicy(
             mode=EgressMode.INJECT,

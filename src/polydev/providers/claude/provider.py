@@ -10,12 +10,15 @@ from pathlib import PurePosixPath
 from polydev.events import EndReason, WindowObserved
 from polydev.models.accounts import Credential
 from polydev.models.egress import AddedHeader, EgressMode, EgressPolicy, Exchange, Purpose, Rule
+from polydev.models.logins import LoginMethod
 from polydev.models.places import Launch
 from polydev.models.runs import Prompt
 from polydev.providers.base import Catalogue, FirstStart, LaunchOrder, Observation, Program
 from polydev.providers.claude import credential as credentials
+from polydev.providers.claude import login
 from polydev.providers.claude.dialogue import ClaudeDialogue
 from polydev.providers.instants import instant
+from polydev.providers.login import LoginOrder, LoginWay
 from polydev.providers.retry import retry_after
 from polydev.secret import Secret
 
@@ -31,6 +34,10 @@ _RUN_RULES = (
     Rule(method="GET", host=_API, path="/api/claude_code/(settings|policy_limits)"),
 )
 _KEEPER_RULES = (Rule(method="POST", host=_TOKENS, path="/v1/oauth/token", sealed=True),)
+_LOGIN_RULES = (
+    Rule(method="POST", host=_TOKENS, path="/v1/oauth/token"),
+    Rule(method="GET", host=_API, path="/api/oauth/(profile|claude_cli/roles|account/settings)"),
+)
 
 _ENVIRONMENT = {
     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
@@ -92,9 +99,21 @@ class ClaudeProvider:
     first_start: FirstStart | None = None
     ignores_max_tokens = False
 
+    def __init__(self) -> None:
+        self.login_ways: tuple[LoginWay, ...] = (
+            LoginWay(
+                method=LoginMethod.PASTE_CODE,
+                command=self.login_command,
+                launch=_login_launch,
+                dialogue=login.PasteCode,
+            ),
+        )
+
     def policy(self, purpose: Purpose, kind: str) -> EgressPolicy:
         if purpose is Purpose.KEEPER:
             return EgressPolicy(mode=EgressMode.WITNESS, rules=_KEEPER_RULES)
+        if purpose is Purpose.LOGIN:
+            return EgressPolicy(mode=EgressMode.WITNESS, rules=_LOGIN_RULES)
         return EgressPolicy(
             mode=EgressMode.INJECT,
             rules=_RUN_RULES,
@@ -182,6 +201,20 @@ class ClaudeProvider:
         if exchange.status >= 500:
             return Observation(windows=windows, trouble=EndReason.PROVIDER_ERROR, retry_at=retry_at)
         return Observation(windows=windows)
+
+
+def _login_launch(order: LoginOrder) -> Launch:
+    place = order.place
+    return Launch(
+        argv=(str(order.program), "auth", "login"),
+        environment=_ENVIRONMENT
+        | {
+            "HTTPS_PROXY": place.egress_url,
+            "NODE_EXTRA_CA_CERTS": str(place.authority),
+            "PATH": "/nonexistent",  # there is no browser that it could open
+        },
+        needs_port=True,
+    )
 
 
 def _identity(order: LaunchOrder) -> bytes:

@@ -11,11 +11,14 @@ from polydev import __version__
 from polydev.events import EndReason, WindowObserved
 from polydev.models.accounts import Credential
 from polydev.models.egress import AddedHeader, EgressMode, EgressPolicy, Exchange, Purpose, Rule
+from polydev.models.logins import LoginMethod
 from polydev.models.places import Launch
 from polydev.models.runs import Prompt
 from polydev.providers.base import Catalogue, FirstStart, LaunchOrder, Observation, Program
 from polydev.providers.codex import credential as credentials
+from polydev.providers.codex import login
 from polydev.providers.codex.dialogue import RENEWAL_URL, CodexDialogue
+from polydev.providers.login import LoginOrder, LoginWay
 from polydev.providers.retry import retry_after
 from polydev.secret import Secret
 
@@ -32,6 +35,11 @@ _RUN_RULES = (
     Rule(method="GET", host=_API, path="/backend-api/wham/config/bundle"),
 )
 _KEEPER_RULES = (Rule(method="POST", host=_TOKENS, path="/oauth/token", sealed=True),)
+_LOGIN_RULES = (
+    Rule(method="POST", host=_TOKENS, path="/oauth/token"),
+    Rule(method="POST", host=_TOKENS, path="/api/accounts/deviceauth/(usercode|token)"),
+    Rule(method="GET", host=_API, path="/backend-api/wham/accounts/check"),
+)
 
 # Everything that would offer the model tools, start helpers, or ask the network for more.
 _FEATURES_OFF = (
@@ -139,9 +147,21 @@ class CodexProvider:
     )
     ignores_max_tokens = True
 
+    def __init__(self) -> None:
+        self.login_ways: tuple[LoginWay, ...] = (
+            LoginWay(
+                method=LoginMethod.DEVICE_CODE,
+                command="codex login --device-auth",
+                launch=_login_launch,
+                dialogue=login.DeviceCode,
+            ),
+        )
+
     def policy(self, purpose: Purpose, kind: str) -> EgressPolicy:
         if purpose is Purpose.KEEPER:
             return EgressPolicy(mode=EgressMode.WITNESS, rules=_KEEPER_RULES)
+        if purpose is Purpose.LOGIN:
+            return EgressPolicy(mode=EgressMode.WITNESS, rules=_LOGIN_RULES)
         return EgressPolicy(
             mode=EgressMode.INJECT,
             rules=_RUN_RULES,
@@ -251,6 +271,22 @@ _RENEW = tuple(
         {"id": 2, "method": "account/read", "params": {"refreshToken": True}},
     )
 )
+
+
+def _login_launch(order: LoginOrder) -> Launch:
+    place = order.place
+    return Launch(
+        argv=(str(order.program), "app-server"),
+        environment={
+            **_ENVIRONMENT,
+            "HTTPS_PROXY": place.egress_url,
+            "SSL_CERT_FILE": str(place.authority),
+            "CODEX_CA_CERTIFICATE": str(place.authority),
+        },
+        files={".codex/config.toml": Secret(_LEAN.encode())},
+        needs_port=True,
+        opening=login.OPENING,
+    )
 
 
 def _config(url: str) -> bytes:

@@ -1,0 +1,116 @@
+"""A login in the terminal: the link (also as a QR code), the code, how it goes."""
+
+import asyncio
+import contextlib
+import json
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import segno
+from rich.console import Console
+
+from polydev.cli.client import OwnerError, answering, ask, raise_for
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+async def log_in(
+    client: httpx.AsyncClient, provider: str, user: str | None, method: str | None
+) -> None:
+    """From asking for it to "Successfully connected". Raises OwnerError when it comes to less.
+
+    Leaving in the middle (Ctrl-C) cancels the login.
+    """
+    body = {"provider": provider, "user": user, "method": method}
+    login = await ask(client, "POST", "/owner/logins", body)
+    path, query = f"/owner/logins/{login['id']}", {"user": user} if user else {}
+    console.print(f"Running [bold]{login['command']}[/] in a place of its own. Ctrl-C cancels.")
+    terminal = _Terminal(client, path, query)
+    try:
+        with answering():
+            async with client.stream("GET", f"{path}/events", params=query) as stream:
+                if stream.status_code != 200:
+                    raise_for(stream.status_code, await stream.aread())
+                async for line in stream.aiter_lines():
+                    if line.startswith("data: "):
+                        login = json.loads(line.removeprefix("data: "))
+                        terminal.show(login)
+    except BaseException:
+        with contextlib.suppress(httpx.HTTPError):
+            await client.delete(path, params=query)
+        raise
+    finally:
+        terminal.close()
+    if login["state"] != "connected":
+        reason = f" ({login['reason']})" if login["reason"] else ""
+        raise OwnerError(
+            f"The login {login['state']}{reason}: {login['message']}",
+            remedy=f"`polydev logins {login['id']}` shows its log.",
+        )
+
+
+class _Terminal:
+    def __init__(self, client: httpx.AsyncClient, path: str, query: dict[str, str]) -> None:
+        self._client = client
+        self._path = path
+        self._query = query
+        self._link = ""
+        self._pasting: asyncio.Task[None] | None = None
+
+    def show(self, login: dict[str, Any]) -> None:
+        console.print(f"[dim]{login['state']}[/] {login['message']}")
+        if not login["link"] or login["link"] == self._link:
+            return
+        self._link = login["link"]
+        console.print(f"\n  {self._link}\n", style="bold")
+        if sys.stdout.isatty():
+            _show_qr(self._link)
+        if login["user_code"]:
+            console.print(f"  Code: [bold]{login['user_code']}[/]\n")
+        if login["method"] == "paste_code":
+            self._pasting = asyncio.create_task(self._paste())
+
+    def close(self) -> None:
+        if self._pasting is not None:
+            self._pasting.cancel()
+
+    async def _paste(self) -> None:
+        while True:
+            console.print("Paste the code here and press Enter:")
+            code = await _line_of_input()
+            if not code:
+                return
+            try:
+                await ask(self._client, "POST", f"{self._path}/code", {"code": code}, **self._query)
+            except OwnerError as error:
+                console.print(f"[yellow]{error}[/]")
+            else:
+                return
+
+
+def _show_qr(link: str) -> None:
+    """For a phone, where the terminal is wide enough for it."""
+    code = segno.make(link, error="l")
+    if code.symbol_size(border=2)[0] <= console.width:
+        code.terminal(compact=True, border=2)
+
+
+async def _line_of_input() -> str:
+    """A line of standard input, empty at its end. In a thread, for it cannot be waited for else."""
+    loop = asyncio.get_running_loop()
+    line: asyncio.Future[str] = loop.create_future()
+
+    def read() -> None:
+        text = sys.stdin.readline()
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(_set(line, text))
+
+    threading.Thread(target=read, daemon=True).start()
+    return await line
+
+
+def _set(line: asyncio.Future[str], text: str) -> Callable[[], None]:
+    return lambda: None if line.done() else line.set_result(text.strip())

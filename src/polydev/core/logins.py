@@ -1,0 +1,349 @@
+"""Logins: asked for, followed, answered, cancelled, and ended whatever happens.
+
+A person has one live login per provider: asking again gives that one. Each has a sandbox of its
+own and a bound on its time. What it brought is proved by a live call before anything is replaced.
+Its link and code live in memory only; its record and its masked log stay.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Self
+
+import structlog
+
+from polydev.config import LoginSettings
+from polydev.core.connecting import Connecting, NewConnection
+from polydev.core.login_attempt import Attempt
+from polydev.core.programs import Programs
+from polydev.egress.client import Egress
+from polydev.errors import (
+    Busy,
+    Conflict,
+    EgressProblem,
+    InvalidRequest,
+    LoginFailed,
+    NotFound,
+    PolydevError,
+    ProgramMissing,
+    SandboxUnavailable,
+    StoreProblem,
+)
+from polydev.models.accounts import Ownership, User
+from polydev.models.ids import new_id
+from polydev.models.logins import (
+    LOGIN_TRANSITIONS,
+    Login,
+    LoginLine,
+    LoginMethod,
+    LoginState,
+    LoginTrouble,
+)
+from polydev.proc import to_the_end
+from polydev.providers.login import LoginWay
+from polydev.providers.registry import provider_named
+from polydev.sandboxes.abc import Sandboxes
+from polydev.secret import mask_tokens
+from polydev.store import Store
+
+log = structlog.get_logger()
+
+_MOST_LINES = 200
+_LINE_CHARACTERS = 300
+_TROUBLES: tuple[tuple[type[PolydevError], LoginTrouble], ...] = (
+    (ProgramMissing, LoginTrouble.CLI_MISSING),
+    (SandboxUnavailable, LoginTrouble.NO_SANDBOX),
+    (EgressProblem, LoginTrouble.NO_NETWORK),
+    (StoreProblem, LoginTrouble.NOT_STORED),
+)
+
+
+class ActiveLogin:
+    """A login under way: its record, its log, and who is told of changes."""
+
+    def __init__(self, login: Login, store: Store) -> None:
+        self.login = login
+        self.lines: list[LoginLine] = []
+        self.attempt: Attempt | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.stopping = False  # the gateway ends, and the login with it
+        self._store = store
+        self._changed = asyncio.Event()
+
+    def note(self, text: str) -> None:
+        line = mask_tokens(text)[:_LINE_CHARACTERS]
+        if self.lines and self.lines[-1].text == line:
+            return  # what is asked again and again while it waits
+        if len(self.lines) < _MOST_LINES:
+            self.lines.append(LoginLine(at=datetime.now(UTC), text=line))
+
+    async def to(self, state: LoginState, message: str, **fields: Any) -> None:
+        """Raises StoreProblem; the state in memory has changed all the same."""
+        if state not in LOGIN_TRANSITIONS[self.login.state]:
+            return
+        now = datetime.now(UTC)
+        if state is not LoginState.WAITING_FOR_USER:
+            fields = {"link": "", "user_code": "", **fields}
+        if state.is_final:
+            fields["finished_at"] = now
+        self.login = replace(self.login, state=state, message=message, changed_at=now, **fields)
+        self.note(f"{state.value}: {message}")
+        self._tell()
+        await self._store.logins.move(self.login, self.lines)
+
+    async def follow(self) -> AsyncIterator[Login]:
+        """The login as it is, and again at each change, to its end."""
+        while True:
+            changed, login = self._changed, self.login
+            yield login
+            if login.state.is_final:
+                return
+            await changed.wait()
+
+    def _tell(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+
+class Logins:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        programs: Programs,
+        sandboxes: Sandboxes,
+        egress: Egress,
+        connecting: Connecting,
+        settings: LoginSettings,
+    ) -> None:
+        self._store = store
+        self._programs = programs
+        self._sandboxes = sandboxes
+        self._egress = egress
+        self._connecting = connecting
+        self._settings = settings
+        self._active: dict[str, ActiveLogin] = {}
+
+    def ways(self, provider: str) -> tuple[LoginWay, ...]:
+        """The methods of a provider, best first. Raises InvalidRequest for an unknown one."""
+        return provider_named(provider).login_ways
+
+    async def start(
+        self, user: User, provider_name: str, method: LoginMethod | None = None
+    ) -> Login:
+        """A login under way: the one there is, or a new one.
+
+        A different method ends the one there is. Raises InvalidRequest, Busy, StoreProblem.
+        """
+        provider = provider_named(provider_name)
+        live = self._live(user.id, provider.name)
+        if live is not None and method in (None, live.login.method):
+            return live.login
+        way = self._way(provider_name, method)
+        if live is not None:
+            await self._end(live)
+        if len(self._active) >= self._settings.concurrent:
+            raise Busy(
+                f"{self._settings.concurrent} logins are under way, as many as may.",
+                remedy="Finish or cancel one, or raise POLYDEV_LOGINS__CONCURRENT.",
+            )
+        now = datetime.now(UTC)
+        login = Login(
+            id=new_id("lgn"),
+            user_id=user.id,
+            provider=provider.name,
+            method=way.method,
+            state=LoginState.REQUESTED,
+            created_at=now,
+            expires_at=now + timedelta(seconds=self._settings.seconds),
+            changed_at=now,
+            command=way.command,
+            message="The login was asked for.",
+        )
+        active = ActiveLogin(login, self._store)
+        self._active[login.id] = active
+        try:
+            await self._store.logins.add(login)
+        except BaseException:
+            del self._active[login.id]
+            raise
+        active.attempt = Attempt(
+            login_id=login.id,
+            provider=provider,
+            way=way,
+            programs=self._programs,
+            sandboxes=self._sandboxes,
+            egress=self._egress,
+            progress=active,
+        )
+        active.task = asyncio.create_task(self._execute(active, user))
+        active.task.add_done_callback(lambda _: self._active.pop(login.id, None))
+        return login
+
+    async def get(self, user: User, login_id: str) -> Login:
+        """Raises NotFound, also for another person's."""
+        active = self._active.get(login_id)
+        login = active.login if active is not None else await self._store.logins.get(login_id)
+        if login is None or login.user_id != user.id:
+            raise NotFound(f"There is no login {login_id[:64]!r} of yours.")
+        return login
+
+    async def of_user(self, user: User, *, limit: int = 50) -> list[Login]:
+        """Newest first; those under way as they are now."""
+        stored = await self._store.logins.of_user(user.id, limit=limit)
+        return [self._active[one.id].login if one.id in self._active else one for one in stored]
+
+    async def log(self, user: User, login_id: str) -> tuple[LoginLine, ...]:
+        await self.get(user, login_id)
+        active = self._active.get(login_id)
+        return tuple(active.lines) if active else await self._store.logins.log(login_id)
+
+    async def follow(self, user: User, login_id: str) -> AsyncIterator[Login]:
+        """The login as it is, and again at each change, to its end. Raises NotFound."""
+        login = await self.get(user, login_id)
+        active = self._active.get(login_id)
+        return active.follow() if active is not None else _once(login)
+
+    async def paste(self, user: User, login_id: str, code: str) -> Login:
+        """Hands a code from the provider's page to the CLI. Raises InvalidRequest, Conflict."""
+        active = await self._under_way(user, login_id)
+        assert active.attempt is not None
+        await active.attempt.paste(code)
+        return active.login
+
+    async def cancel(self, user: User, login_id: str) -> Login:
+        """Ends the login and waits until all of it is gone; one that had ended stays as it is."""
+        login = await self.get(user, login_id)
+        active = self._active.get(login_id)
+        if active is None:
+            return login
+        await self._end(active)
+        return active.login
+
+    async def __aenter__(self) -> Self:
+        """Says of what a killed gateway left that it is over: its sandboxes went with it."""
+        for login in await self._store.logins.unfinished():
+            now = datetime.now(UTC)
+            ended = replace(
+                login,
+                state=LoginState.FAILED,
+                reason=LoginTrouble.GATEWAY_STOPPED,
+                message="The gateway was stopped while the login was under way. Try again.",
+                changed_at=now,
+                finished_at=now,
+            )
+            lines = [*await self._store.logins.log(login.id)]
+            await self._store.logins.move(
+                ended, [*lines, LoginLine(at=now, text=f"failed: {ended.message}")]
+            )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Ends all logins under way, as stopped by the gateway."""
+        for active in list(self._active.values()):
+            active.stopping = True
+        await asyncio.gather(*(self._end(active) for active in list(self._active.values())))
+
+    def _live(self, user_id: str, provider: str) -> ActiveLogin | None:
+        return next(
+            (
+                active
+                for active in self._active.values()
+                if (active.login.user_id, active.login.provider) == (user_id, provider)
+                and not active.login.state.is_final
+            ),
+            None,
+        )
+
+    def _way(self, provider: str, method: LoginMethod | None) -> LoginWay:
+        ways = self.ways(provider)
+        for way in ways:
+            if method in (None, way.method):
+                return way
+        offered = ", ".join(way.method.value for way in ways) or "none"
+        raise InvalidRequest(
+            f"{provider} offers no login by {method.value if method else 'any method'}.",
+            remedy=f"It offers: {offered}. `polydev connect {provider} --from FILE` takes a login "
+            "that its own CLI made.",
+        )
+
+    async def _under_way(self, user: User, login_id: str) -> ActiveLogin:
+        login = await self.get(user, login_id)
+        active = self._active.get(login_id)
+        if active is None or active.login.state.is_final:
+            raise Conflict(f"The login is over ({login.state.value}).", remedy="Start another one.")
+        return active
+
+    async def _end(self, active: ActiveLogin) -> None:
+        task = active.task
+        if task is None:
+            return
+        if active.login.state not in (LoginState.CREDENTIAL_SEEN, LoginState.PROVED):
+            task.cancel()
+        await asyncio.wait({task})
+
+    async def _execute(self, active: ActiveLogin, user: User) -> None:
+        try:
+            try:
+                await self._carry_out(active, user)
+            except TimeoutError:
+                await active.to(LoginState.EXPIRED, "The time for this login is over. Try again.")
+            except asyncio.CancelledError:
+                await to_the_end(asyncio.ensure_future(self._cancelled(active)))
+            except PolydevError as error:
+                await active.to(LoginState.FAILED, str(error), reason=_trouble(error))
+            except Exception:
+                log.exception("a login's task failed", login=active.login.id)
+                message = "polydev made a mistake; its log says which. Nothing was stored."
+                await active.to(LoginState.FAILED, message, reason=LoginTrouble.INTERNAL)
+        except PolydevError as error:
+            # Its end is known here and to whoever follows it; a restart stores another.
+            log.error("the end of a login cannot be stored", login=active.login.id, why=str(error))
+
+    async def _carry_out(self, active: ActiveLogin, user: User) -> None:
+        assert active.attempt is not None
+        async with asyncio.timeout(self._settings.seconds):
+            files = await active.attempt.run()
+        provider = provider_named(active.login.provider)
+        connection, message = await self._connecting.connect(
+            NewConnection(
+                user=user,
+                provider=provider.name,
+                files=files,
+                ownership=Ownership.TAKE,
+                source=None,
+            )
+        )
+        await active.to(LoginState.PROVED, message, connection_id=connection.id)
+        plan = f", plan {connection.plan}" if connection.plan else ""
+        account = connection.account or "account not named"
+        await active.to(
+            LoginState.CONNECTED, f"Successfully connected {provider.title}: {account}{plan}."
+        )
+
+    async def _cancelled(self, active: ActiveLogin) -> None:
+        if active.stopping:
+            await active.to(
+                LoginState.FAILED,
+                "The gateway was stopped while the login was under way. Try again.",
+                reason=LoginTrouble.GATEWAY_STOPPED,
+            )
+        else:
+            await active.to(LoginState.CANCELLED, "The login was cancelled. Nothing was stored.")
+
+
+def _trouble(error: PolydevError) -> LoginTrouble:
+    if isinstance(error, LoginFailed):
+        return LoginTrouble(error.reason)
+    for kind, trouble in _TROUBLES:
+        if isinstance(error, kind):
+            return trouble
+    return LoginTrouble.NOT_PROVED
+
+
+async def _once(login: Login) -> AsyncIterator[Login]:
+    yield login
