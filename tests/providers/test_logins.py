@@ -1,5 +1,6 @@
 """Logging in, as far as it is pure: what is started, what its lines mean, what it may ask."""
 
+import re
 from pathlib import PurePosixPath
 
 import pytest
@@ -8,17 +9,32 @@ from hypothesis import strategies as st
 
 from polydev.errors import InvalidRequest, RunFailed
 from polydev.models.egress import EgressMode, Purpose
-from polydev.models.logins import LoginMethod, LoginTrouble
+from polydev.models.logins import LoginTrouble
+from polydev.providers.acp.login import AcpLogin
 from polydev.providers.base import Provider
-from polydev.providers.claude.login import PasteCode
-from polydev.providers.codex.login import DeviceCode
+from polydev.providers.claude.login import ClaudeLogin
+from polydev.providers.codex.login import CodexLogin
 from polydev.providers.lines import to_line
-from polydev.providers.login import LoginOrder, LoginWay, plain
+from polydev.providers.login import KeyWay, LoginDialogue, LoginOrder, LoginWay, plain
 from polydev.providers.registry import PROVIDERS
 from polydev.sandboxes.confinement import PLACE, file_under_home
+from polydev.secret import Secret
 
-WAYS = [(provider, way) for provider in PROVIDERS.values() for way in provider.login_ways]
-LINK = b"https://claude.com/cai/oauth/authorize?code=true&client_id=made-up&state=made-up"
+WAYS = [
+    (provider, way)
+    for provider in PROVIDERS.values()
+    for way in provider.login_ways
+    if isinstance(way, LoginWay)
+]
+KEYS = [
+    (provider, way)
+    for provider in PROVIDERS.values()
+    for way in provider.login_ways
+    if isinstance(way, KeyWay)
+]
+AUTHORIZE = "https://claude.com/cai/oauth/authorize?code=true&client_id=made-up&state=made-up"
+LINK = AUTHORIZE.encode()
+CALLBACK_LINK = AUTHORIZE + "&redirect_uri=http%3A%2F%2Flocalhost%3A40123%2Fcallback"
 
 
 @pytest.mark.parametrize(
@@ -47,30 +63,50 @@ class TestEveryWay:
     ) -> None:
         step = way.dialogue().ended(3, "something new")
         assert step.trouble is LoginTrouble.CLI_ENDED
-        assert "something new" in step.message
+        assert step.message
 
 
 def test_a_provider_names_each_method_once() -> None:
     for provider in PROVIDERS.values():
         methods = [way.method for way in provider.login_ways]
         assert len(methods) == len(set(methods))
-        assert LoginMethod.API_KEY not in methods  # no command is run for it
+
+
+@pytest.mark.parametrize(
+    ("provider", "way"), KEYS, ids=lambda one: getattr(one, "name", None) or one.method.value
+)
+def test_a_key_makes_the_file_that_the_provider_reads(provider: Provider, way: KeyWay) -> None:
+    key = "made-up-key-0000000000000000"
+    assert re.fullmatch(way.pattern, key)
+    assert not re.fullmatch(way.pattern, "a key")
+    credential = provider.read_credential(way.files(Secret(key)))
+    assert credential.access_token == Secret(key)
 
 
 class TestClaude:
-    def test_its_link_is_shown_once_and_a_code_wanted(self) -> None:
-        dialogue = PasteCode()
+    def test_its_printed_link_is_shown_once_and_a_code_wanted(self) -> None:
+        dialogue = ClaudeLogin(by_callback=False)
         assert not dialogue.receive("Opening browser to sign in…".encode()).link
         step = dialogue.receive(b"If the browser didn't open, visit: " + LINK)
-        assert step.link == LINK.decode()
+        assert step.link == AUTHORIZE
         assert step.wants_code
         assert not dialogue.receive(LINK).link
+        assert not dialogue.opened(CALLBACK_LINK).link
+
+    def test_by_callback_it_is_the_link_that_a_browser_is_opened_for(self) -> None:
+        dialogue = ClaudeLogin(by_callback=True)
+        assert not dialogue.receive(LINK).link
+        step = dialogue.opened(CALLBACK_LINK)
+        assert step.link == CALLBACK_LINK
+        assert step.callback is not None
+        assert (step.callback.port, step.callback.path) == (40123, "/callback")
+        assert not dialogue.opened("https://example.org/").link
 
     @pytest.mark.parametrize(
         "code", ["made-up-code#made-up-state", "  made-up-code#made-up-state\n"]
     )
     def test_a_whole_code_is_handed_over(self, code: str) -> None:
-        assert PasteCode().paste(code) == (b"made-up-code#made-up-state",)
+        assert ClaudeLogin(by_callback=False).paste(code) == (b"made-up-code#made-up-state",)
 
     @pytest.mark.parametrize(
         "code",
@@ -78,58 +114,128 @@ class TestClaude:
     )
     def test_what_is_no_code_never_reaches_the_command(self, code: str) -> None:
         with pytest.raises(InvalidRequest) as caught:
-            PasteCode().paste(code)
+            ClaudeLogin(by_callback=False).paste(code)
         assert caught.value.reason == "wrong_code"
 
     @pytest.mark.parametrize(
         ("words", "trouble"),
         [
-            ("Couldn't log in: Request failed with status code 400", LoginTrouble.WRONG_CODE),
-            ("Couldn't log in: connect ECONNREFUSED 127.0.0.1:8080", LoginTrouble.NO_NETWORK),
-            ("Couldn't log in: Request failed with status code 503", LoginTrouble.NO_NETWORK),
+            ("That code wasn't accepted. It may be incomplete.", LoginTrouble.WRONG_CODE),
+            ("Request failed with status code 400", LoginTrouble.WRONG_CODE),
+            ("No authorization code received", LoginTrouble.DENIED),
+            ("Invalid state parameter", LoginTrouble.WRONG_STATE),
+            ("connect ECONNREFUSED 127.0.0.1:8080", LoginTrouble.NO_NETWORK),
+            ("Request failed with status code 503", LoginTrouble.NO_NETWORK),
+            ("something new", LoginTrouble.CLI_ENDED),
         ],
     )
     def test_its_last_words_tell_why_it_failed(self, words: str, trouble: LoginTrouble) -> None:
-        assert PasteCode().ended(1, words).trouble is trouble
+        step = ClaudeLogin(by_callback=False).ended(1, f"Couldn't log in: {words}\n")
+        assert step.trouble is trouble
+        assert words in step.message
+
+    def test_it_ends_well_without_a_word(self) -> None:
+        assert ClaudeLogin(by_callback=True).ended(0, "").done
+
+
+def completed(error: str) -> dict[str, object]:
+    return {"method": "account/login/completed", "params": {"success": False, "error": error}}
 
 
 class TestCodex:
+    def test_a_link_and_where_it_leads_back(self) -> None:
+        link = "https://auth.openai.com/oauth/authorize?state=s&redirect_uri=http%3A%2F%2F127.0.0.1"
+        step = CodexLogin().receive(
+            to_line({"id": 2, "result": {"authUrl": f"{link}%3A1455%2Fcb"}})
+        )
+        assert step.callback is not None
+        assert (step.callback.port, step.callback.path) == (1455, "/cb")
+        assert step.callback.after == ("/success",)
+
     def test_a_code_and_where_to_type_it(self) -> None:
         result = {
             "verificationUrl": "https://auth.openai.com/codex/device",
             "userCode": "ABCD-EFGHI",
         }
-        step = DeviceCode().receive(to_line({"id": 2, "result": result}))
+        step = CodexLogin().receive(to_line({"id": 2, "result": result}))
         assert (step.link, step.user_code) == (result["verificationUrl"], "ABCD-EFGHI")
 
     def test_it_says_when_it_is_done(self) -> None:
         completed = {"method": "account/login/completed", "params": {"success": True}}
-        assert DeviceCode().receive(to_line(completed)).done
+        assert CodexLogin().receive(to_line(completed)).done
 
     @pytest.mark.parametrize(
         ("message", "trouble"),
         [
             ({"id": 2, "error": {"message": "no route"}}, LoginTrouble.NO_NETWORK),
+            ({"id": 2, "error": {"message": "login is not enabled"}}, LoginTrouble.DENIED),
             ({"id": 2, "result": {"somethingNew": 1}}, LoginTrouble.NOT_UNDERSTOOD),
-            (
-                {"method": "account/login/completed", "params": {"success": False, "error": "no"}},
-                LoginTrouble.DENIED,
-            ),
+            (completed("device auth failed with status 400 Bad Request"), LoginTrouble.DENIED),
+            (completed("Sign-in failed: The user denied the request."), LoginTrouble.DENIED),
+            (completed("Token exchange failed: status 502"), LoginTrouble.NO_NETWORK),
+            (completed("Token exchange failed: status 401"), LoginTrouble.WRONG_CODE),
         ],
     )
     def test_what_goes_wrong_is_told_apart(
         self, message: dict[str, object], trouble: LoginTrouble
     ) -> None:
-        assert DeviceCode().receive(to_line(message)).trouble is trouble
+        assert CodexLogin().receive(to_line(message)).trouble is trouble
+
+
+class TestAcp:
+    LINK = "https://accounts.google.com/o/oauth2/v2/auth?redirect_uri=https%3A%2F%2Fx.org&state=s"
+
+    def test_a_link_among_a_terminals_escapes_is_found_and_a_second_is_another_try(self) -> None:
+        dialogue = AcpLogin("Gemini")
+        assert not dialogue.receive(b"\x1b[2J\x1b[HPlease visit the following URL:").link
+        step = dialogue.receive(f"\x1b[0J{self.LINK}".encode())
+        assert (step.link, step.wants_code) == (self.LINK, True)
+        assert "not taken" in dialogue.receive(self.LINK.encode()).log
+
+    def test_what_it_echoes_is_not_kept(self) -> None:
+        step = AcpLogin("Gemini").receive(b"Enter the authorization code: \x1b[31Gmade-up-code")
+        assert not step.log
+
+    def test_its_end_may_follow_an_escape(self) -> None:
+        line = b'\x1b[?1049l{"jsonrpc":"2.0","id":2,"result":{}}'
+        assert AcpLogin("Gemini").receive(line).done
+
+    @pytest.mark.parametrize(
+        ("words", "trouble"),
+        [
+            ("Google OAuth error: access_denied. The user denied.", LoginTrouble.DENIED),
+            ("OAuth state mismatch. Possible CSRF attack.", LoginTrouble.WRONG_STATE),
+            ("Failed to exchange authorization code: invalid_grant", LoginTrouble.WRONG_CODE),
+            ("Failed to authenticate with user code.", LoginTrouble.WRONG_CODE),
+            ("getaddrinfo ENOTFOUND", LoginTrouble.NO_NETWORK),
+        ],
+    )
+    def test_why_it_failed(self, words: str, trouble: LoginTrouble) -> None:
+        error = {"code": -32000, "message": words}
+        line = to_line({"jsonrpc": "2.0", "id": 2, "error": error})
+        assert AcpLogin("Gemini").receive(line).trouble is trouble
+
+    def test_an_address_is_no_code(self) -> None:
+        with pytest.raises(InvalidRequest):
+            AcpLogin("Gemini").paste("http://127.0.0.1:1/oauth2callback?code=made-up")
+
+
+DIALOGUES: list[LoginDialogue] = [
+    ClaudeLogin(by_callback=True),
+    ClaudeLogin(by_callback=False),
+    CodexLogin(),
+    AcpLogin("Gemini"),
+]
 
 
 @given(st.binary(max_size=300))
 def test_no_line_breaks_a_dialogue(line: bytes) -> None:
-    assert PasteCode().receive(line).trouble is None
-    try:
-        DeviceCode().receive(line)
-    except RunFailed as error:
-        assert error.reason == "unexpected_output"
+    for dialogue in DIALOGUES:
+        try:
+            assert dialogue.receive(line).trouble is None
+        except RunFailed as error:
+            assert error.reason == "unexpected_output"
+        dialogue.opened(line.decode(errors="replace"))
 
 
 def test_a_line_is_shown_without_a_terminals_escapes() -> None:

@@ -25,3 +25,13 @@ def connect(host: str, port: int) -> tuple[str, ...]:
         " alarm 5; print connect(S,sockaddr_in($ARGV[1],inet_aton($ARGV[0]))) ?"
         f' "reached" : "$!"\' {host} {port}'
     )
+
+
+def greet_on_a_port() -> tuple[str, ...]:
+    """Listens on a free port of the loopback, prints it, and greets whoever connects."""
+    program = (
+        "$| = 1; socket(S,PF_INET,SOCK_STREAM,0); bind(S,sockaddr_in(0,INADDR_LOOPBACK)) or die $!;"
+        ' listen(S,5); print((sockaddr_in(getsockname(S)))[0], "\n");'
+        ' while (accept(C,S)) { syswrite C,"hello from inside\n"; close C }'
+    )
+    return ("/usr/bin/perl", "-MSocket", "-e", program)

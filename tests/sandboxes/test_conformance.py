@@ -349,3 +349,58 @@ async def test_a_directory_that_cannot_be_used_is_said(kind, machine, anyio_back
     assert failure.value.reason == "directory_unusable"
     assert failure.value.remedy
     assert (machine / "sandboxes").is_file()
+
+
+async def test_the_host_reads_and_writes_home_while_it_is_open(sandboxes):
+    script = 'IFS= read -r line; cat "$HOME/from-host"; echo inside > "$HOME/from-inside"; echo end'
+    environment = {"PATH": "/usr/bin:/bin"}
+    async with await sandboxes.open(
+        lambda _: launch(faults.sh(script), environment=environment)
+    ) as sandbox:
+        process = await sandbox.start()
+        (sandbox.home / "from-host").write_text("outside\n")
+        await process.send([b"go on"])
+        assert await lines_of(process) == ["outside", "end"]
+        assert (sandbox.home / "from-inside").read_text() == "inside\n"
+        home = sandbox.home
+    assert not home.exists()
+
+
+async def test_programs_among_the_files_can_be_run(sandboxes):
+    tool = ".tool/bin/say"
+    files = {tool: Secret(b"#!/bin/sh\necho said $1\n"), ".tool/plain": Secret(b"")}
+    script = 'cd; ./.tool/bin/say it; stat -c "%a" .tool/bin/say .tool/plain'
+    lines = await output(
+        sandboxes,
+        launch(
+            faults.sh(script),
+            files=files,
+            executable=frozenset({tool}),
+            environment={"PATH": "/usr/bin:/bin"},
+        ),
+    )
+    assert lines == ["said it", "700", "600"]
+
+
+async def test_what_the_cli_listens_on_is_reached_from_outside(sandboxes):
+    async with await sandboxes.open(lambda _: launch(scripts.greet_on_a_port())) as sandbox:
+        process = await sandbox.start()
+        port = int(await first_line(process))
+        reader, writer = await asyncio.open_connection(sock=await sandbox.connect(port))
+        assert await reader.readline() == b"hello from inside\n"
+        writer.close()
+        with pytest.raises(SandboxUnavailable) as failure:
+            await sandbox.connect(1)
+        assert failure.value.reason == "no_loopback_port"
+        again, writer = await asyncio.open_connection(sock=await sandbox.connect(port))
+        assert await again.readline() == b"hello from inside\n"
+        writer.close()
+
+
+async def test_bubblewraps_loopback_is_its_own(sandboxes, kind):
+    async with await sandboxes.open(lambda _: launch(scripts.greet_on_a_port())) as sandbox:
+        port = int(await first_line(await sandbox.start()))
+        assert sandbox.own_network == (kind == "bubblewrap")
+        if sandbox.own_network:
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.open_connection("127.0.0.1", port)

@@ -29,8 +29,10 @@ class LoginRequest(BaseModel):
     method: LoginMethod | None = None
 
 
-class Code(BaseModel):
-    code: str = Field(max_length=8192)
+class Answer(BaseModel):
+    """What the person pasted: a code, a key, or the address of the page that cannot be reached."""
+
+    text: str = Field(max_length=8192)
 
 
 class LoginRecord(BaseModel):
@@ -101,13 +103,13 @@ async def follow(login_id: str, services: ServicesDependency, user: str | None =
     return sse.EventStream(_lines(await services.logins.follow(person, login_id)), {})
 
 
-@router.post("/{login_id}/code")
-async def paste(
-    login_id: str, body: Code, services: ServicesDependency, user: str | None = None
+@router.post("/{login_id}/answer")
+async def answer(
+    login_id: str, body: Answer, services: ServicesDependency, user: str | None = None
 ) -> LoginRecord:
-    """Hands the code of the provider's page to the CLI."""
+    """Hands what was pasted to the CLI that waits for it."""
     person = await services.accounts.user_named(user)
-    return record(await services.logins.paste(person, login_id, body.code))
+    return record(await services.logins.answer(person, login_id, body.text))
 
 
 @router.delete("/{login_id}")

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -14,6 +15,13 @@ from rich.console import Console
 
 from polydev.cli.client import OwnerError, answering, ask, raise_for
 
+_PASTED = {
+    "paste_code": "the code",
+    "relayed_callback": "the address of the page that cannot be reached",
+    "this_machine": "the address of the last page, if it cannot be reached,",
+    "api_key": "the key",
+}
+
 console = Console(highlight=False, soft_wrap=True)
 
 
@@ -24,10 +32,11 @@ async def log_in(
 
     Leaving in the middle (Ctrl-C) cancels the login.
     """
-    body = {"provider": provider, "user": user, "method": method}
+    body = {"provider": provider, "user": user, "method": method or await _best(client, provider)}
     login = await ask(client, "POST", "/owner/logins", body)
     path, query = f"/owner/logins/{login['id']}", {"user": user} if user else {}
-    console.print(f"Running [bold]{login['command']}[/] in a place of its own. Ctrl-C cancels.")
+    what = f"Running [bold]{login['command']}[/] in a place of its own. " if login["command"] else ""
+    console.print(f"{what}Ctrl-C cancels.")
     terminal = _Terminal(client, path, query)
     try:
         with answering():
@@ -52,6 +61,15 @@ async def log_in(
         )
 
 
+async def _best(client: httpx.AsyncClient, provider: str) -> str | None:
+    """The best method for whoever sits at this terminal; None leaves the choice to the gateway."""
+    here = not os.environ.get("SSH_CONNECTION") and (
+        sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    )
+    ways = await ask(client, "GET", f"/owner/logins/ways/{provider}")
+    return next((way["method"] for way in ways if here or way["method"] != "this_machine"), None)
+
+
 class _Terminal:
     def __init__(self, client: httpx.AsyncClient, path: str, query: dict[str, str]) -> None:
         self._client = client
@@ -70,25 +88,21 @@ class _Terminal:
             _show_qr(self._link)
         if login["user_code"]:
             console.print(f"  Code: [bold]{login['user_code']}[/]\n")
-        if login["method"] == "paste_code":
-            self._pasting = asyncio.create_task(self._paste())
+        if login["method"] in _PASTED and self._pasting is None:
+            self._pasting = asyncio.create_task(self._paste(_PASTED[login["method"]]))
 
     def close(self) -> None:
         if self._pasting is not None:
             self._pasting.cancel()
 
-    async def _paste(self) -> None:
-        while True:
-            console.print("Paste the code here and press Enter:")
-            code = await _line_of_input()
-            if not code:
-                return
+    async def _paste(self, what: str) -> None:
+        console.print(f"Paste {what} here and press Enter:")
+        while text := await _line_of_input():
             try:
-                await ask(self._client, "POST", f"{self._path}/code", {"code": code}, **self._query)
+                body = {"text": text}
+                await ask(self._client, "POST", f"{self._path}/answer", body, **self._query)
             except OwnerError as error:
                 console.print(f"[yellow]{error}[/]")
-            else:
-                return
 
 
 def _show_qr(link: str) -> None:

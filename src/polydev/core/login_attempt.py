@@ -5,27 +5,47 @@ file holds a login. Whoever calls bounds the whole.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import Mapping
+from contextlib import AsyncExitStack, aclosing
+from pathlib import Path
 from typing import Any, Protocol
 
+from polydev.core.callbacks import OfferedPort, Relay
 from polydev.core.home_files import changes, make_directories, read_file, read_object
 from polydev.core.programs import Programs
 from polydev.egress.client import Egress
-from polydev.errors import Conflict, CredentialUnreadable, LoginFailed, ProgramMissing
+from polydev.errors import Conflict, CredentialUnreadable, LoginFailed
 from polydev.models.egress import Exchange, Purpose
-from polydev.models.logins import LoginState, LoginTrouble
+from polydev.models.logins import LoginMethod, LoginState, LoginTrouble
 from polydev.models.places import Launch, Place
 from polydev.proc import Process
 from polydev.providers.base import Provider
-from polydev.providers.login import LoginOrder, LoginStep, LoginWay
-from polydev.sandboxes.abc import Sandboxes
+from polydev.providers.login import (
+    LINKS_FILE,
+    LOOPBACK_NAMES,
+    KeyWay,
+    LoginOrder,
+    LoginStep,
+    LoginWay,
+    pasted,
+)
+from polydev.sandboxes.abc import Sandbox, Sandboxes
 from polydev.secret import Secret
 
 # What the CLI writes beside its credential (the account's name) comes a moment later.
 _SETTLE_SECONDS = 0.5
 # After it said that it is logged in.
 _FILE_SECONDS = 5.0
+_MOST_LINKS = 20
+_WORDS = {
+    LoginMethod.THIS_MACHINE: "Open the link in a browser on this machine and log in there. If the "
+    "last page cannot be reached, paste its address here.",
+    LoginMethod.DEVICE_CODE: "Open the link, log in there, and type the code.",
+    LoginMethod.PASTE_CODE: "Open the link, log in there, and paste the code that it shows.",
+    LoginMethod.RELAYED_CALLBACK: "Open the link and log in there. The last page cannot be "
+    "reached: copy its address and paste it here.",
+    LoginMethod.API_KEY: "Make a key on the provider's page and paste it here.",
+}
 
 Files = Mapping[str, Secret[bytes]]
 
@@ -40,7 +60,45 @@ class Progress(Protocol):
         """The next state, in words for the person."""
 
 
-class Attempt:
+class Attempt(Protocol):
+    """What a login is carried out by."""
+
+    async def run(self) -> Files:
+        """The CLI's files, once they hold a login. Raises LoginFailed and what failed else."""
+
+    async def answer(self, text: str) -> None:
+        """Takes what the person pasted. Raises InvalidRequest, Conflict, LoginFailed."""
+
+
+class KeyAttempt:
+    """A key in place of a login: waits until it is pasted."""
+
+    def __init__(self, provider: Provider, way: KeyWay, progress: Progress) -> None:
+        self._provider = provider
+        self._way = way
+        self._progress = progress
+        self._key: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def run(self) -> Files:
+        await self._progress.to(LoginState.STARTING, "Nothing is run for a key.")
+        await self._progress.to(LoginState.READY, "A key is waited for.")
+        await self._progress.to(
+            LoginState.WAITING_FOR_USER, _WORDS[self._way.method], link=self._way.page
+        )
+        key = await self._key
+        await self._progress.to(LoginState.CREDENTIAL_SEEN, "A key was pasted.")
+        return self._way.files(Secret(key))
+
+    async def answer(self, text: str) -> None:
+        key = pasted(text, self._way.pattern, self._provider.title)
+        if self._key.done():
+            raise Conflict("A key was pasted already.", remedy="Wait until it is proved.")
+        self._key.set_result(key)
+
+
+class CliAttempt:
+    """A login by the provider's own CLI. Its sandbox is gone when `run` returns."""
+
     def __init__(
         self,
         *,
@@ -60,22 +118,19 @@ class Attempt:
         self._egress = egress
         self._progress = progress
         self._dialogue = way.dialogue()
-        self._send: Callable[[tuple[bytes, ...]], Awaitable[None]] | None = None
+        self._sandbox: Sandbox | None = None
+        self._process: Process | None = None
+        self._offered = AsyncExitStack()
+        self._relay: Relay | None = None
         self._wants_code = False
+        self._links_seen = 0
+        self._paths = (provider.credential_file, *provider.companion_files)
 
     async def run(self) -> Files:
-        """The CLI's files, once they hold a login. The sandbox is gone by then.
-
-        Raises LoginFailed, and what the sandbox or egress could not do.
-        """
-        if not self._programs.file(self._provider.program).exists():
-            raise ProgramMissing(
-                f"{self._provider.title}'s CLI is not installed.",
-                remedy="Run `polydev doctor --fix`.",
-            )
+        self._programs.require(self._provider.program)
         await self._progress.to(LoginState.STARTING, "A place for the login is being made.")
-        async with await self._sandboxes.open(self._launch) as sandbox:
-            make_directories(sandbox.home, self._paths)
+        async with await self._sandboxes.open(self._launch) as sandbox, self._offered:
+            make_directories(sandbox.home, [*self._paths, LINKS_FILE])
             binding = await self._egress.bind(
                 connection_id=self._login_id,
                 policy=self._provider.policy(Purpose.LOGIN, ""),
@@ -84,28 +139,26 @@ class Attempt:
                 on_exchange=self._saw,
             )
             async with binding:
-                process = await sandbox.start()
-                self._send = process.send
-                await process.send(self._launch(sandbox.place).opening)
+                self._sandbox, self._process = sandbox, await sandbox.start()
+                await self._process.send(self._launch(sandbox.place).opening)
                 await self._progress.to(LoginState.READY, f"`{self._way.command}` runs.")
-                files = await self._until_written(sandbox.home, process)
+                files = await self._until_written(sandbox.home, self._process)
                 await sandbox.close(0)
                 return files
 
-    async def paste(self, code: str) -> None:
-        """Hands a code to the CLI. Raises InvalidRequest, Conflict when none is waited for."""
-        if not self._wants_code or self._send is None:
-            raise Conflict(
-                "No code is waited for.",
-                remedy="Follow the link first, or try again from the start.",
-            )
-        lines = self._dialogue.paste(code)
-        self._progress.note("a code was handed over")
-        await self._send(lines)
-
-    @property
-    def _paths(self) -> tuple[Any, ...]:
-        return (self._provider.credential_file, *self._provider.companion_files)
+    async def answer(self, text: str) -> None:
+        is_address = text.strip().startswith(tuple(f"http://{name}:" for name in LOOPBACK_NAMES))
+        if is_address and self._relay is not None:
+            await self._relay.pasted(text)
+            self._progress.note("the provider's answer was handed over")
+        elif self._wants_code and self._process is not None:
+            lines = self._dialogue.paste(text)
+            self._progress.note("a code was handed over")
+            await self._process.send(lines)
+        elif self._relay is not None:
+            await self._relay.pasted(text)  # which says what is wrong with it
+        else:
+            raise Conflict("Nothing is to be pasted now.", remedy="Follow the link first.")
 
     def _launch(self, place: Place) -> Launch:
         return self._way.launch(
@@ -116,7 +169,7 @@ class Attempt:
             )
         )
 
-    async def _until_written(self, home: Any, process: Process) -> Files:
+    async def _until_written(self, home: Path, process: Process) -> Files:
         talking = asyncio.create_task(self._talk(process))
         writing = asyncio.create_task(self._written(home))
         try:
@@ -152,34 +205,46 @@ class Attempt:
         code = await process.wait()
         await self._take(self._dialogue.ended(code, process.stderr_tail()))
 
-    async def _take(self, step: LoginStep) -> None:
-        if step.log:
-            self._progress.note(step.log)
-        if step.trouble is not None:
-            raise LoginFailed(step.message, remedy="Try again.", reason=step.trouble)
-        if step.send:
-            assert self._send is not None
-            await self._send(step.send)
-        self._wants_code = self._wants_code or step.wants_code
-        if step.link:
-            message = "Open the link and log in there."
-            if step.user_code:
-                message = "Open the link and type the code there."
-            elif step.wants_code:
-                message = "Open the link, log in there, and paste the code that it shows."
-            await self._progress.to(
-                LoginState.WAITING_FOR_USER, message, link=step.link, user_code=step.user_code
-            )
-
-    async def _written(self, home: Any) -> Files:
-        async with aclosing(changes(home, self._paths)) as seen:
+    async def _written(self, home: Path) -> Files:
+        async with aclosing(changes(home, [*self._paths, LINKS_FILE])) as seen:
             async for _ in seen:
+                for link in self._new_links(home):
+                    await self._take(self._dialogue.opened(link))
                 files = self._read(home)
                 if files:
                     return files
         raise LoginFailed("The login's files cannot be watched.", reason=LoginTrouble.INTERNAL)
 
-    def _read(self, home: Any) -> Files:
+    async def _take(self, step: LoginStep) -> None:
+        if step.log:
+            self._progress.note(step.log)
+        if step.trouble is not None:
+            raise LoginFailed(step.message, remedy="Try again.", reason=step.trouble)
+        self._wants_code = self._wants_code or step.wants_code
+        if step.callback is not None and self._relay is None:
+            assert self._sandbox is not None
+            self._relay = Relay(step.callback, self._sandbox.connect)
+            # Without a network of its own the CLI listens on this machine itself.
+            if self._way.method is LoginMethod.THIS_MACHINE and self._sandbox.own_network:
+                await self._offered.enter_async_context(OfferedPort(self._relay))
+        if step.link:
+            await self._progress.to(
+                LoginState.WAITING_FOR_USER,
+                _WORDS[self._way.method],
+                link=step.link,
+                user_code=step.user_code,
+            )
+
+    def _new_links(self, home: Path) -> list[str]:
+        content = read_file(home, LINKS_FILE)
+        if content is None:
+            return []
+        *links, _ = content.reveal().decode(errors="replace").split("\n")
+        new = links[self._links_seen : _MOST_LINKS]
+        self._links_seen += len(new)
+        return new
+
+    def _read(self, home: Path) -> Files:
         """The files of a whole login; empty until there is one."""
         content = read_object(home, self._provider.credential_file)
         if content is None:

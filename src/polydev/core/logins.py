@@ -15,7 +15,7 @@ import structlog
 
 from polydev.config import LoginSettings
 from polydev.core.connecting import Connecting, NewConnection
-from polydev.core.login_attempt import Attempt
+from polydev.core.login_attempt import Attempt, CliAttempt, KeyAttempt
 from polydev.core.programs import Programs
 from polydev.egress.client import Egress
 from polydev.errors import (
@@ -24,6 +24,7 @@ from polydev.errors import (
     EgressProblem,
     InvalidRequest,
     LoginFailed,
+    NeedsLogin,
     NotFound,
     PolydevError,
     ProgramMissing,
@@ -41,7 +42,8 @@ from polydev.models.logins import (
     LoginTrouble,
 )
 from polydev.proc import to_the_end
-from polydev.providers.login import LoginWay
+from polydev.providers.base import Provider
+from polydev.providers.login import KeyWay, LoginWay
 from polydev.providers.registry import provider_named
 from polydev.sandboxes.abc import Sandboxes
 from polydev.secret import mask_tokens
@@ -80,7 +82,7 @@ class ActiveLogin:
 
     async def to(self, state: LoginState, message: str, **fields: Any) -> None:
         """Raises StoreProblem; the state in memory has changed all the same."""
-        if state not in LOGIN_TRANSITIONS[self.login.state]:
+        if state is not self.login.state and state not in LOGIN_TRANSITIONS[self.login.state]:
             return
         now = datetime.now(UTC)
         if state is not LoginState.WAITING_FOR_USER:
@@ -125,7 +127,7 @@ class Logins:
         self._settings = settings
         self._active: dict[str, ActiveLogin] = {}
 
-    def ways(self, provider: str) -> tuple[LoginWay, ...]:
+    def ways(self, provider: str) -> tuple[LoginWay | KeyWay, ...]:
         """The methods of a provider, best first. Raises InvalidRequest for an unknown one."""
         return provider_named(provider).login_ways
 
@@ -168,15 +170,7 @@ class Logins:
         except BaseException:
             del self._active[login.id]
             raise
-        active.attempt = Attempt(
-            login_id=login.id,
-            provider=provider,
-            way=way,
-            programs=self._programs,
-            sandboxes=self._sandboxes,
-            egress=self._egress,
-            progress=active,
-        )
+        active.attempt = self._attempt(active, provider, way)
         active.task = asyncio.create_task(self._execute(active, user))
         active.task.add_done_callback(lambda _: self._active.pop(login.id, None))
         return login
@@ -205,11 +199,14 @@ class Logins:
         active = self._active.get(login_id)
         return active.follow() if active is not None else _once(login)
 
-    async def paste(self, user: User, login_id: str, code: str) -> Login:
-        """Hands a code from the provider's page to the CLI. Raises InvalidRequest, Conflict."""
+    async def answer(self, user: User, login_id: str, text: str) -> Login:
+        """Takes what the person pasted: a code, a key, the address of a page.
+
+        Raises InvalidRequest for something else, Conflict when nothing is waited for.
+        """
         active = await self._under_way(user, login_id)
         assert active.attempt is not None
-        await active.attempt.paste(code)
+        await active.attempt.answer(text)
         return active.login
 
     async def cancel(self, user: User, login_id: str) -> Login:
@@ -259,7 +256,20 @@ class Logins:
             None,
         )
 
-    def _way(self, provider: str, method: LoginMethod | None) -> LoginWay:
+    def _attempt(self, active: ActiveLogin, provider: Provider, way: LoginWay | KeyWay) -> Attempt:
+        if isinstance(way, KeyWay):
+            return KeyAttempt(provider, way, active)
+        return CliAttempt(
+            login_id=active.login.id,
+            provider=provider,
+            way=way,
+            programs=self._programs,
+            sandboxes=self._sandboxes,
+            egress=self._egress,
+            progress=active,
+        )
+
+    def _way(self, provider: str, method: LoginMethod | None) -> LoginWay | KeyWay:
         ways = self.ways(provider)
         for way in ways:
             if method in (None, way.method):
@@ -294,6 +304,9 @@ class Logins:
                 await active.to(LoginState.EXPIRED, "The time for this login is over. Try again.")
             except asyncio.CancelledError:
                 await to_the_end(asyncio.ensure_future(self._cancelled(active)))
+            except NeedsLogin as error:
+                message = f"The provider refused it: {error.message} Nothing was stored."
+                await active.to(LoginState.FAILED, message, reason=LoginTrouble.DENIED)
             except PolydevError as error:
                 await active.to(LoginState.FAILED, str(error), reason=_trouble(error))
             except Exception:

@@ -58,6 +58,7 @@ class LoginTrouble(StrEnum):
     DENIED = "denied"  # the provider, or the person there, said no
     WRONG_CODE = "wrong_code"
     WRONG_STATE = "wrong_state"
+    PORT_TAKEN = "port_taken"  # the CLI's callback cannot be offered on this machine
     NOT_UNDERSTOOD = "not_understood"  # the CLI's words have changed
     CLI_ENDED = "cli_ended"
     CLI_MISSING = "cli_missing"

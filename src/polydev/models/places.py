@@ -39,6 +39,7 @@ class Launch:
     argv: absolute paths as the place shows them; no shell.
     environment: added to the sandbox's own few variables; nothing of the host's comes along.
     files: path under HOME → content; written with mode 0600 before the process starts.
+    executable: those of them that are programs, with mode 0700.
     needs_port: whether the loopback port is used; the unix socket always exists.
     opening: lines to send at once, before any of a dialogue's: what needs to know the place, and
         whatever runs without a dialogue (the keeper).
@@ -47,5 +48,6 @@ class Launch:
     argv: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, Secret[bytes]] = field(default_factory=dict)
+    executable: frozenset[str] = frozenset()
     needs_port: bool = False
     opening: tuple[bytes, ...] = ()

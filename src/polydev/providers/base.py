@@ -21,7 +21,7 @@ from polydev.models.accounts import Credential
 from polydev.models.egress import EgressPolicy, Exchange, Purpose
 from polydev.models.places import Launch, Place
 from polydev.models.runs import Prompt
-from polydev.providers.login import LoginWay
+from polydev.providers.login import KeyWay, LoginWay
 from polydev.secret import Secret
 
 
@@ -163,7 +163,7 @@ class Provider(Protocol):
     companion_files: tuple[PurePosixPath, ...]  # read beside it when they exist (account names)
     keychain_item: str  # on macOS, where it keeps it instead; empty when it does not
     login_command: str  # what its owner types to log in with it
-    login_ways: tuple[LoginWay, ...]  # how one logs in through polydev, best first
+    login_ways: tuple[LoginWay | KeyWay, ...]  # how one logs in through polydev, best first
     first_start: FirstStart | None  # where a start in an empty home takes its time
     ignores_max_tokens: bool  # the CLI has no way to pass it on; polydev alone enforces it
 

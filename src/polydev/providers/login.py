@@ -6,14 +6,25 @@ process, the waiting, and what happens when the credential file is written.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Protocol
+from urllib.parse import parse_qs, urlsplit
 
 from polydev.errors import InvalidRequest
 from polydev.models.logins import LoginMethod, LoginTrouble
 from polydev.models.places import Launch, Place
+from polydev.secret import Secret
+
+LOOPBACK_NAMES = ("localhost", "127.0.0.1")
+# Where the opener notes what it was to open, one address a line.
+LINKS_FILE = PurePosixPath(".polydev/links")
+OPENER = PurePosixPath(".polydev/bin/xdg-open")
+_OPENER = f"""\
+#!/bin/sh
+printf '%s\\n' "$1" >> "$HOME/{LINKS_FILE}"
+""".encode()
 
 _ESCAPES = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-_])")
 _MOST_CODE_CHARACTERS = 4096
@@ -70,6 +81,9 @@ class LoginDialogue(Protocol):
     def receive(self, line: bytes) -> LoginStep:
         """Takes one line of what the CLI prints, without its end."""
 
+    def opened(self, link: str) -> LoginStep:
+        """The CLI had a browser open this address."""
+
     def paste(self, code: str) -> tuple[bytes, ...]:
         """The lines that hand a pasted code to the CLI. Raises InvalidRequest for what is none."""
 
@@ -89,6 +103,50 @@ class LoginWay:
     command: str
     launch: Callable[[LoginOrder], Launch]
     dialogue: Callable[[], LoginDialogue]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KeyWay:
+    """A key in place of a login: nothing is run.
+
+    page: where a person makes one. pattern: what it looks like.
+    files: what the CLI would keep of it, path under HOME → content.
+    """
+
+    page: str
+    pattern: str
+    files: Callable[[Secret[str]], Mapping[str, Secret[bytes]]]
+    method: LoginMethod = LoginMethod.API_KEY
+    command: str = ""
+
+
+def opener(place: Place) -> Launch:
+    """What keeps the address that a CLI has a browser open: its parts, for a launch of its own."""
+    directory = place.home / OPENER.parent
+    return Launch(
+        argv=(),
+        environment={
+            "PATH": f"{directory}:/usr/bin:/bin",
+            "BROWSER": str(place.home / OPENER),
+            "DISPLAY": ":9",  # some open none where there is no screen
+        },
+        files={str(OPENER): Secret(_OPENER)},
+        executable=frozenset({str(OPENER)}),
+    )
+
+
+def callback_of(link: str, *after: str) -> Callback | None:
+    """Where a link's redirect leads, when that is a port on the CLI's own loopback."""
+    query = parse_qs(urlsplit(link).query)
+    redirect = urlsplit((query.get("redirect_uri") or [""])[0])
+    state = (query.get("state") or [""])[0]
+    try:
+        port = redirect.port
+    except ValueError:
+        return None
+    if redirect.hostname not in LOOPBACK_NAMES or not port or not state:
+        return None
+    return Callback(port=port, path=redirect.path or "/", state=state, after=after)
 
 
 def plain(line: bytes) -> str:

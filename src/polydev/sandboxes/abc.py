@@ -29,9 +29,11 @@ class Sandbox(Protocol):
     listeners: sockets that listen, non-blocking, for egress to serve: the unix one, then, when
         the launch needs the port, the loopback one. Egress takes copies; these are closed with
         the sandbox.
+    own_network: its loopback is not the host's.
     """
 
     id: str
+    own_network: bool
     place: Place
     listeners: Sequence[socket.socket]
 
@@ -40,6 +42,12 @@ class Sandbox(Protocol):
         """HOME as the host reaches it, while the sandbox is open.
 
         What lies there is the CLI's: symbolic links in it are not to be followed.
+        """
+
+    async def connect(self, port: int) -> socket.socket:
+        """A connection to what the CLI listens on, on its own loopback; non-blocking.
+
+        Raises SandboxUnavailable when nothing listens there.
         """
 
     async def start(self) -> Process:

@@ -105,14 +105,14 @@ class Bubblewrap:
         launch = launch_for(PLACE)
         # bwrap would only say so after everything else is prepared, as an exit of the CLI.
         require_program(launch.argv[0], host_path(launch.argv[0], self._programs))
-        sandbox = BubblewrapSandbox(self._bwrap, self._directory, self._directory.make(), launch)
+        path = self._directory.make()
+        sandbox = BubblewrapSandbox(self._bwrap, self._directory, path, launch, self._ports)
         try:
             async with asyncio.timeout(_PREPARE_SECONDS):
                 await sandbox.prepare(
                     features=self._features,
                     programs=self._programs,
                     authority=self._authority,
-                    ports=self._ports,
                 )
         except TimeoutError:
             words = sandbox.words()
@@ -138,18 +138,28 @@ class Bubblewrap:
 class BubblewrapSandbox:
     """One of them. Made by `Bubblewrap.open` only."""
 
+    own_network = True
     place: Place = PLACE
 
-    def __init__(self, bwrap: str, directory: SandboxDirectory, path: Path, launch: Launch) -> None:
+    def __init__(
+        self,
+        bwrap: str,
+        directory: SandboxDirectory,
+        path: Path,
+        launch: Launch,
+        ports: LoopbackPorts,
+    ) -> None:
         self.id = path.name
         self._bwrap = bwrap
         self.listeners: Sequence[socket.socket] = ()
         self._directory = directory
         self._path = path
         self._launch = launch
+        self._ports = ports
         self._process: Process | None = None
         self._first: int | None = None  # pidfd of the namespace's first process
         self._first_pid = 0
+        self._home: int | None = None
         self._started = False
         self._closing: asyncio.Task[None] | None = None
 
@@ -159,7 +169,6 @@ class BubblewrapSandbox:
         features: Features,
         programs: Path,
         authority: Path,
-        ports: LoopbackPorts,
     ) -> None:
         """Returns when all is ready but the CLI. What fails here is cleaned up by `close`."""
         egress_socket = self._path / PLACE.egress_socket.name
@@ -196,19 +205,26 @@ class BubblewrapSandbox:
             pid = await self._first_process(info)
             if self._launch.needs_port:
                 try:
-                    port = await ports.listen(pid, PLACE.egress_port)
+                    port = await self._ports.listen(pid, PLACE.egress_port)
                 except SandboxUnavailable:
                     await self._ready()  # or else bwrap had failed, and its words say more
                     raise
                 self.listeners = (*self.listeners, port)
             await self._ready()
+            inside = f"/proc/{pid}/root{PLACE.home}"
+            self._home = os.open(inside, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         finally:
             os.close(info)
 
     @property
     def home(self) -> Path:
-        # It is in memory and in the namespace's own mounts: nothing of a login touches the disk.
-        return Path(f"/proc/{self._first_pid}/root{PLACE.home}")
+        # In memory, so that nothing of a login touches the disk; and by a descriptor, so that it is
+        # there until the sandbox is closed, also when the CLI has ended and the namespace with it.
+        return Path(f"/proc/self/fd/{self._home}")
+
+    async def connect(self, port: int) -> socket.socket:
+        # Its first process lives as long as the sandbox is open, and with it the namespace.
+        return await self._ports.connect(self._first_pid, port)
 
     async def start(self) -> Process:
         if self._started or self._closing is not None or self._process is None:
@@ -258,9 +274,10 @@ class BubblewrapSandbox:
             if self._first is not None:
                 await self._all_gone(self._first)
         finally:
-            if self._first is not None:
-                os.close(self._first)
-                self._first = None
+            for descriptor in (self._first, self._home):
+                if descriptor is not None:
+                    os.close(descriptor)
+            self._first = self._home = None
             for listener in self.listeners:
                 listener.close()
             await self._directory.remove(self._path)

@@ -176,7 +176,8 @@ def _files(launch: Launch, plumbing: Plumbing) -> Iterator[str]:
             if parent not in made:
                 yield from ("--perms", "0700", "--dir", str(PLACE.home / parent))
                 made.add(parent)
-        yield from _made("0600", PLACE.home / path, content.reveal(), plumbing)
+        mode = "0700" if name in launch.executable else "0600"
+        yield from _made(mode, PLACE.home / path, content.reveal(), plumbing)
 
 
 def _made(mode: str, path: PurePosixPath, content: bytes, plumbing: Plumbing) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
-"""Listening sockets on 127.0.0.1 inside a sandbox's network namespace, made from outside.
+"""Sockets on 127.0.0.1 inside a sandbox's network namespace, made from outside.
 
-Egress serves them as it serves the unix socket; nothing else of a network is in there. The work is
-done by loopback_helper.py, one small process per gateway, restarted when it died. Raises
+Egress serves those that listen as it serves the unix socket; nothing else of a network is in there.
+Those that are connected reach what a CLI itself listens on. The work is done by loopback_helper.py, one small process per gateway, restarted when it died. Raises
 SandboxUnavailable when no socket comes within five seconds.
 """
 
@@ -49,12 +49,19 @@ class LoopbackPorts:
 
     async def listen(self, pid: int, port: int) -> socket.socket:
         """A socket that listens on `port` in the network namespace of the process `pid`."""
+        return await self._open("listen", pid, port)
+
+    async def connect(self, pid: int, port: int) -> socket.socket:
+        """A socket connected to `port` in there. SandboxUnavailable when nothing listens on it."""
+        return await self._open("connect", pid, port)
+
+    async def _open(self, what: str, pid: int, port: int) -> socket.socket:
         async with self._one_at_a_time:
             control = await self._ready()
             number = next(self._numbers)
             try:
                 async with asyncio.timeout(_ANSWER_SECONDS):
-                    control.send(f"{number} {pid} {port}".encode())
+                    control.send(f"{number} {what} {pid} {port}".encode())
                     return await _answer(control, number)
             except (OSError, TimeoutError) as error:
                 words = self._process.stderr_tail() if self._process else ""
@@ -111,7 +118,7 @@ async def _answer(control: socket.socket, number: int) -> socket.socket:
 
 def _no_port(why: str, words: str = "") -> SandboxUnavailable:
     return SandboxUnavailable(
-        f"No port could be opened inside the sandbox: {why}. {words}".strip(),
+        f"A port inside the sandbox cannot be used: {why}. {words}".strip(),
         remedy="Run `polydev doctor`; it says what this machine's kernel forbids.",
         reason="no_loopback_port",
     )

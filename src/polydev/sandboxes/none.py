@@ -110,6 +110,7 @@ class Unprotected:
 class UnprotectedSandbox:
     """One of them. Made by `Unprotected.open` only."""
 
+    own_network = False
     place: Place
 
     def __init__(
@@ -128,6 +129,20 @@ class UnprotectedSandbox:
     def home(self) -> Path:
         return self._path / "home"
 
+    async def connect(self, port: int) -> socket.socket:
+        found = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        found.setblocking(False)
+        try:
+            await asyncio.get_running_loop().sock_connect(found, ("127.0.0.1", port))
+        except OSError as error:
+            found.close()
+            raise SandboxUnavailable(
+                f"Nothing listens on port {port}: {error.strerror or error}.",
+                remedy="The CLI may have ended; try again.",
+                reason="no_loopback_port",
+            ) from error
+        return found
+
     def prepare(self, launch: Launch) -> None:
         """Writes what the CLI finds. What fails here is cleaned up by `close`."""
         require_program(launch.argv[0], Path(launch.argv[0]))
@@ -138,7 +153,7 @@ class UnprotectedSandbox:
             path = self._path / "home" / file_under_home(name)
             for parent in reversed(path.relative_to(self._path / "home").parents):
                 (self._path / "home" / parent).mkdir(mode=0o700, exist_ok=True)
-            path.touch(mode=0o600, exist_ok=False)
+            path.touch(mode=0o700 if name in launch.executable else 0o600, exist_ok=False)
             path.write_bytes(content.reveal())
         (port,) = self.listeners
         unix = listen_on_socket_file(Path(self.place.egress_socket))

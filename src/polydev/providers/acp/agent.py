@@ -17,7 +17,7 @@ from polydev.models.accounts import Credential
 from polydev.models.egress import AddedHeader, Exchange, Rule
 from polydev.models.runs import Turn
 from polydev.providers.base import Catalogue, Program
-from polydev.providers.login import LoginWay
+from polydev.providers.login import KeyWay, LoginWay
 from polydev.secret import Secret
 
 Files = Mapping[str, Secret[bytes]]
@@ -134,7 +134,7 @@ class Agent:
     login_command: str
     logins: Mapping[str, Login]
     read_credential: Callable[[Files], Credential]
-    login_ways: tuple[LoginWay, ...] = ()
+    login_ways: tuple[LoginWay | KeyWay, ...] = ()
     login_asks: tuple[Rule, ...] = ()
     refresh: Refresh | None = None
     history: History | None = None

@@ -15,8 +15,11 @@ from polydev.errors import CredentialUnreadable
 from polydev.events import EndReason
 from polydev.models.accounts import Credential
 from polydev.models.egress import AddedHeader, Rule
+from polydev.models.logins import LoginMethod
+from polydev.models.places import Launch
 from polydev.models.runs import Image, Part, Text
 from polydev.providers.acp.agent import Agent, Files, Guard, History, Login, Past, Refresh
+from polydev.providers.acp.login import AcpLogin, opening
 from polydev.providers.base import Catalogue, Program
 from polydev.providers.claims import claims_of
 from polydev.providers.files import (
@@ -25,6 +28,7 @@ from polydev.providers.files import (
     read_environment,
     read_object,
 )
+from polydev.providers.login import KeyWay, LoginOrder, LoginWay, opener
 from polydev.secret import Secret
 
 CREDENTIAL_FILE = PurePosixPath(".gemini/oauth_creds.json")
@@ -47,6 +51,16 @@ _CODE_ASSIST = (
     "fetchAdminControls",
     "countTokens",
     "streamGenerateContent",
+)
+_LOGIN_ASKS = (
+    Rule(method="POST", host="oauth2.googleapis.com", path="/(token|tokeninfo)"),
+    Rule(method="GET", host="www.googleapis.com", path="/oauth2/v2/userinfo"),
+    # Who logs in for the first time is given a project.
+    Rule(
+        method="POST",
+        host="cloudcode-pa.googleapis.com",
+        path="/v1internal:(loadCodeAssist|onboardUser|retrieveUserQuota|listExperiments)",
+    ),
 )
 _OAUTH = Login(
     host="cloudcode-pa.googleapis.com",
@@ -163,6 +177,28 @@ def session_file(past: Past) -> tuple[str, bytes]:
     return path, "".join(f"{line}\n" for line in lines).encode()
 
 
+def _login_launch(order: LoginOrder, *, browser: bool) -> Launch:
+    place = order.place
+    opened = opener(place) if browser else Launch(argv=(), environment={"NO_BROWSER": "true"})
+    return Launch(
+        argv=(str(order.node), str(order.program), "--acp"),
+        environment={
+            "GEMINI_CLI_TRUST_WORKSPACE": "true",
+            "GEMINI_CLI_NO_RELAUNCH": "true",
+            **opened.environment,
+            "HTTPS_PROXY": place.egress_url,
+            "NODE_EXTRA_CA_CERTS": str(place.authority),
+        },
+        files={
+            ".gemini/settings.json": Secret(json.dumps(_SETTINGS).encode()),
+            **opened.files,
+        },
+        executable=opened.executable,
+        needs_port=True,
+        opening=opening("oauth-personal"),
+    )
+
+
 def _part(part: Part) -> dict[str, Any]:
     match part:
         case Text(text=text):
@@ -240,6 +276,32 @@ GEMINI = Agent(
     ),
     credential_file=CREDENTIAL_FILE,
     login_command="gemini",
+    login_ways=(
+        LoginWay(
+            method=LoginMethod.THIS_MACHINE,
+            command="gemini",
+            launch=lambda order: _login_launch(order, browser=True),
+            dialogue=lambda: AcpLogin("Gemini"),
+        ),
+        LoginWay(
+            method=LoginMethod.PASTE_CODE,
+            command="gemini",
+            launch=lambda order: _login_launch(order, browser=False),
+            dialogue=lambda: AcpLogin("Gemini"),
+        ),
+        LoginWay(
+            method=LoginMethod.RELAYED_CALLBACK,
+            command="gemini",
+            launch=lambda order: _login_launch(order, browser=True),
+            dialogue=lambda: AcpLogin("Gemini"),
+        ),
+        KeyWay(
+            page="https://aistudio.google.com/apikey",
+            pattern=r"[A-Za-z0-9._-]{20,200}",
+            files=lambda key: {str(KEY_FILE): encode_environment({_KEY_VARIABLE: key.reveal()})},
+        ),
+    ),
+    login_asks=_LOGIN_ASKS,
     logins={"oauth": _OAUTH, "api_key": _API_KEY},
     read_credential=read_credential,
     refresh=Refresh(

@@ -20,6 +20,7 @@ from polydev.models.runs import Image, Part, Text
 from polydev.providers.acp.agent import Agent, Files, Guard, History, Login, Past
 from polydev.providers.base import Catalogue, Program
 from polydev.providers.files import encode_environment, read_environment
+from polydev.providers.login import KeyWay
 from polydev.secret import Secret
 
 CREDENTIAL_FILE = PurePosixPath(".qwen/.env")
@@ -169,6 +170,15 @@ QWEN = Agent(
     ),
     credential_file=CREDENTIAL_FILE,
     login_command="qwen",
+    login_ways=(
+        KeyWay(
+            page="https://modelstudio.console.alibabacloud.com/",
+            pattern=r"[A-Za-z0-9._-]{16,200}",
+            files=lambda key: {
+                str(CREDENTIAL_FILE): encode_environment({_PLAN_VARIABLE: key.reveal()})
+            },
+        ),
+    ),
     logins=_LOGINS,
     read_credential=read_credential,
     history=History(method="session/resume", file=session_file, replays=False),

@@ -15,10 +15,10 @@ from polydev.models.places import Launch
 from polydev.models.runs import Prompt
 from polydev.providers.base import Catalogue, FirstStart, LaunchOrder, Observation, Program
 from polydev.providers.claude import credential as credentials
-from polydev.providers.claude import login
 from polydev.providers.claude.dialogue import ClaudeDialogue
+from polydev.providers.claude.login import ClaudeLogin
 from polydev.providers.instants import instant
-from polydev.providers.login import LoginOrder, LoginWay
+from polydev.providers.login import KeyWay, LoginOrder, LoginWay, opener
 from polydev.providers.retry import retry_after
 from polydev.secret import Secret
 
@@ -100,13 +100,18 @@ class ClaudeProvider:
     ignores_max_tokens = False
 
     def __init__(self) -> None:
-        self.login_ways: tuple[LoginWay, ...] = (
-            LoginWay(
-                method=LoginMethod.PASTE_CODE,
+        def way(method: LoginMethod, *, by_callback: bool) -> LoginWay:
+            return LoginWay(
+                method=method,
                 command=self.login_command,
                 launch=_login_launch,
-                dialogue=login.PasteCode,
-            ),
+                dialogue=lambda: ClaudeLogin(by_callback=by_callback),
+            )
+
+        self.login_ways: tuple[LoginWay | KeyWay, ...] = (
+            way(LoginMethod.THIS_MACHINE, by_callback=True),
+            way(LoginMethod.PASTE_CODE, by_callback=False),
+            way(LoginMethod.RELAYED_CALLBACK, by_callback=True),
         )
 
     def policy(self, purpose: Purpose, kind: str) -> EgressPolicy:
@@ -204,15 +209,17 @@ class ClaudeProvider:
 
 
 def _login_launch(order: LoginOrder) -> Launch:
-    place = order.place
+    place, browser = order.place, opener(order.place)
     return Launch(
         argv=(str(order.program), "auth", "login"),
-        environment=_ENVIRONMENT
-        | {
+        environment={
+            **_ENVIRONMENT,
+            **browser.environment,
             "HTTPS_PROXY": place.egress_url,
             "NODE_EXTRA_CA_CERTS": str(place.authority),
-            "PATH": "/nonexistent",  # there is no browser that it could open
         },
+        files=browser.files,
+        executable=browser.executable,
         needs_port=True,
     )
 

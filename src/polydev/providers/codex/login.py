@@ -1,35 +1,40 @@
-"""Logging in to Codex: a device code, asked for through `codex app-server`."""
+"""Logging in to Codex through `codex app-server`: by a device code, or by the browser.
 
+The browser's way listens on a fixed port of the loopback, where the CLI leads the browser on to a
+page of its own with the id token in its address: that address is for nobody's log.
+"""
+
+import re
 from typing import Any
 
 from polydev import __version__
 from polydev.errors import InvalidRequest
 from polydev.models.logins import LoginTrouble
 from polydev.providers.lines import fields, from_line, to_line
-from polydev.providers.login import LoginStep, unspoken
+from polydev.providers.login import LoginStep, callback_of, unspoken
 
 _INITIALIZE, _LOGIN = 1, 2
-
-OPENING = (
-    to_line(
-        {
-            "id": _INITIALIZE,
-            "method": "initialize",
-            "params": {"clientInfo": {"name": "polydev", "version": __version__}},
-        }
-    ),
-    to_line({"method": "initialized"}),
-    to_line(
-        {
-            "id": _LOGIN,
-            "method": "account/login/start",
-            "params": {"type": "chatgptDeviceCode"},
-        }
-    ),
+_SUCCESS_PAGE = "/success"
+_TROUBLES = (
+    (r"status 5\d\d", LoginTrouble.NO_NETWORK),
+    ("denied|status 400", LoginTrouble.DENIED),
+    ("[Ss]tate", LoginTrouble.WRONG_STATE),
+    ("Token exchange", LoginTrouble.WRONG_CODE),
+    ("not enabled", LoginTrouble.DENIED),
 )
 
 
-class DeviceCode:
+def opening(kind: str) -> tuple[bytes, ...]:
+    """kind: `chatgpt` or `chatgptDeviceCode`."""
+    client = {"clientInfo": {"name": "polydev", "version": __version__}}
+    return (
+        to_line({"id": _INITIALIZE, "method": "initialize", "params": client}),
+        to_line({"method": "initialized"}),
+        to_line({"id": _LOGIN, "method": "account/login/start", "params": {"type": kind}}),
+    )
+
+
+class CodexLogin:
     """See polydev.providers.login.LoginDialogue."""
 
     def receive(self, line: bytes) -> LoginStep:
@@ -37,7 +42,13 @@ class DeviceCode:
         if message.get("id") == _LOGIN and "method" not in message:
             return _started(message)
         if message.get("method") == "account/login/completed":
-            return _completed(fields(message, "params"))
+            params = fields(message, "params")
+            if params.get("success"):
+                return LoginStep(done=True, log="the login is complete")
+            return _failed(str(params.get("error") or "it gave no reason"))
+        return LoginStep()
+
+    def opened(self, link: str) -> LoginStep:
         return LoginStep()
 
     def paste(self, code: str) -> tuple[bytes, ...]:
@@ -52,25 +63,25 @@ class DeviceCode:
 
 def _started(message: dict[str, Any]) -> LoginStep:
     if "error" in message:
-        words = str(fields(message, "error").get("message") or "no reason")
-        return LoginStep(
-            trouble=LoginTrouble.NO_NETWORK, message=f"Codex gave no code: {words}", log=words
-        )
+        return _failed(str(fields(message, "error").get("message") or "it gave no reason"))
     result = fields(message, "result")
-    link, code = result.get("verificationUrl"), result.get("userCode")
-    if not isinstance(link, str) or not isinstance(code, str):
-        return LoginStep(
-            trouble=LoginTrouble.NOT_UNDERSTOOD,
-            message="Codex answered without a code.",
-            log=f"account/login/start answered with {sorted(result)}",
-        )
-    return LoginStep(link=link, user_code=code, log="a code was given")
-
-
-def _completed(params: dict[str, Any]) -> LoginStep:
-    if params.get("success"):
-        return LoginStep(done=True, log="the login is complete")
-    words = str(params.get("error") or "no reason")
+    code, page = result.get("userCode"), result.get("verificationUrl")
+    if isinstance(page, str) and isinstance(code, str):
+        return LoginStep(link=page, user_code=code, log="a code was given")
+    link = result.get("authUrl")
+    callback = callback_of(link, _SUCCESS_PAGE) if isinstance(link, str) else None
+    if callback is not None:
+        return LoginStep(link=str(link), callback=callback, log="a link was given")
     return LoginStep(
-        trouble=LoginTrouble.DENIED, message=f"Codex was not logged in: {words}", log=words
+        trouble=LoginTrouble.NOT_UNDERSTOOD,
+        message="Codex answered with neither a code nor a link.",
+        log=f"account/login/start answered with {sorted(result)}",
     )
+
+
+def _failed(words: str) -> LoginStep:
+    trouble = next(
+        (trouble for pattern, trouble in _TROUBLES if re.search(pattern, words)),
+        LoginTrouble.NO_NETWORK,
+    )
+    return LoginStep(trouble=trouble, message=f"Codex was not logged in: {words}", log=words)

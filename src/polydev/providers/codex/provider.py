@@ -18,7 +18,7 @@ from polydev.providers.base import Catalogue, FirstStart, LaunchOrder, Observati
 from polydev.providers.codex import credential as credentials
 from polydev.providers.codex import login
 from polydev.providers.codex.dialogue import RENEWAL_URL, CodexDialogue
-from polydev.providers.login import LoginOrder, LoginWay
+from polydev.providers.login import KeyWay, LoginOrder, LoginWay
 from polydev.providers.retry import retry_after
 from polydev.secret import Secret
 
@@ -147,15 +147,26 @@ class CodexProvider:
     )
     ignores_max_tokens = True
 
-    def __init__(self) -> None:
-        self.login_ways: tuple[LoginWay, ...] = (
-            LoginWay(
-                method=LoginMethod.DEVICE_CODE,
-                command="codex login --device-auth",
-                launch=_login_launch,
-                dialogue=login.DeviceCode,
-            ),
-        )
+    login_ways: tuple[LoginWay | KeyWay, ...] = (
+        LoginWay(
+            method=LoginMethod.THIS_MACHINE,
+            command="codex login",
+            launch=lambda order: _login_launch(order, "chatgpt"),
+            dialogue=login.CodexLogin,
+        ),
+        LoginWay(
+            method=LoginMethod.DEVICE_CODE,
+            command="codex login --device-auth",
+            launch=lambda order: _login_launch(order, "chatgptDeviceCode"),
+            dialogue=login.CodexLogin,
+        ),
+        LoginWay(
+            method=LoginMethod.RELAYED_CALLBACK,
+            command="codex login",
+            launch=lambda order: _login_launch(order, "chatgpt"),
+            dialogue=login.CodexLogin,
+        ),
+    )
 
     def policy(self, purpose: Purpose, kind: str) -> EgressPolicy:
         if purpose is Purpose.KEEPER:
@@ -273,7 +284,7 @@ _RENEW = tuple(
 )
 
 
-def _login_launch(order: LoginOrder) -> Launch:
+def _login_launch(order: LoginOrder, kind: str) -> Launch:
     place = order.place
     return Launch(
         argv=(str(order.program), "app-server"),
@@ -285,7 +296,7 @@ def _login_launch(order: LoginOrder) -> Launch:
         },
         files={".codex/config.toml": Secret(_LEAN.encode())},
         needs_port=True,
-        opening=login.OPENING,
+        opening=login.opening(kind),
     )
 
 
