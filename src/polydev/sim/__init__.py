@@ -2,6 +2,7 @@
 
 `Simulator` starts one; everything in it answers over TLS on one loopback port, told apart by the
 Host header. `World` is what it knows; `/_sim/` on any host is how it is steered while running.
+Their logins are there too, as pages; `polydev.sim.person` signs in at them without a browser.
 """
 
 from polydev.sim.knobs import Knobs

@@ -12,8 +12,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from polydev.sim import anthropic_login
 from polydev.sim.anthropic_messages import message, prompt_of, stream_frames
-from polydev.sim.credentials import CLAUDE_SCOPES, claude_file, claude_token
+from polydev.sim.credentials import claude_file, claude_token
 from polydev.sim.speech import answer, count_tokens
 from polydev.sim.state import (
     Account,
@@ -22,7 +23,7 @@ from polydev.sim.state import (
     Vendor,
     World,
 )
-from polydev.sim.wire import EventStream, Fault, bearer, delay, fault, fields, iso
+from polydev.sim.wire import EventStream, Failure, Fault, bearer, delay, fault, fields, iso
 
 PROVIDER = "claude"
 MODELS = (
@@ -74,6 +75,7 @@ def routes(world: World) -> list[BaseRoute]:
         Route("/api/event_logging/{rest:path}", stand_in.empty, methods=["POST"]),
         Route("/v1/mcp_servers", stand_in.no_servers, methods=["GET"]),
         Route("/api/hello", stand_in.hello, methods=["GET", "HEAD"]),
+        *anthropic_login.routes(world),
     ]
 
 
@@ -131,6 +133,11 @@ class _Anthropic:
 
     async def token(self, request: Request) -> Response:
         body = await fields(request)
+        if body.get("grant_type") == "authorization_code":
+            answered = await anthropic_login.exchange(self._world, body)
+            if isinstance(answered, Failure):
+                return _json(answered.body, answered.status)
+            return _json(answered)
         value = str(body.get("refresh_token", ""))
         if body.get("grant_type") != "refresh_token" or not value:
             return _json(
@@ -148,23 +155,7 @@ class _Anthropic:
                 },
                 400,
             )
-        account = self._world.accounts[pair.access.account]
-        expires_at = pair.access.expires_at or datetime.now(UTC)
-        seconds = round((expires_at - pair.access.issued_at).total_seconds())
-        return _json(
-            {
-                "token_type": "Bearer",
-                "access_token": pair.access.value,
-                "expires_in": seconds,
-                "refresh_token": pair.refresh.value,
-                "scope": " ".join(CLAUDE_SCOPES),
-                "organization": {
-                    "uuid": account.organization_id,
-                    "name": f"{account.email}'s Organization",
-                },
-                "account": {"uuid": account.id, "email_address": account.email},
-            }
-        )
+        return _json(anthropic_login.token_answer(self._world.accounts[pair.access.account], pair))
 
     async def profile(self, request: Request) -> Response:
         account = self._account(request)
@@ -332,7 +323,7 @@ def _error(
 
 VENDOR = Vendor(
     provider=PROVIDER,
-    hosts=("api.anthropic.com", "platform.claude.com", "claude.ai", "console.anthropic.com"),
+    hosts=("api.anthropic.com", *anthropic_login.HOSTS),
     credential_path="claude/.credentials.json",
     rotates_refresh_tokens=True,
     plan="max",

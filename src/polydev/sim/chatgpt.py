@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
+from polydev.sim import chatgpt_login
 from polydev.sim.chatgpt_responses import events_of, prompt_of, turns_of
 from polydev.sim.chatgpt_socket import Conversation
 from polydev.sim.credentials import codex_file, codex_token
@@ -66,6 +67,7 @@ def routes(world: World) -> list[BaseRoute]:
         Route(f"{_PREFIX}/wham/usage", stand_in.usage, methods=["GET"]),
         Route(f"{_PREFIX}/wham/settings/user", stand_in.settings, methods=["GET"]),
         Route("/oauth/token", stand_in.token, methods=["POST"]),
+        *chatgpt_login.routes(world),
     ]
 
 
@@ -188,6 +190,11 @@ class _ChatGPT:
 
     async def token(self, request: Request) -> Response:
         body = await fields(request)
+        match body.get("grant_type"):
+            case "authorization_code":
+                return _answered(await chatgpt_login.exchange(self._world, body))
+            case "urn:ietf:params:oauth:grant-type:token-exchange":
+                return _answered(chatgpt_login.no_api_key())
         value = str(body.get("refresh_token", ""))
         if body.get("grant_type") != "refresh_token" or not value:
             return _error(400, "invalid_request", "The request is missing a refresh token.")
@@ -197,17 +204,7 @@ class _ChatGPT:
             pair = self._world.refresh(PROVIDER, value)
         except RefreshRejected as rejected:
             return _error(401, *_REFRESH_REFUSALS[rejected.reason])
-        expires_at = pair.access.expires_at or datetime.now(UTC)
-        return JSONResponse(
-            {
-                "id_token": pair.id_token,
-                "access_token": pair.access.value,
-                "refresh_token": pair.refresh.value,
-                "token_type": "Bearer",
-                "scope": "openid profile email offline_access",
-                "expires_in": round((expires_at - pair.access.issued_at).total_seconds()),
-            }
-        )
+        return JSONResponse(chatgpt_login.token_answer(pair))
 
     def failure(self, account: Account) -> Failure | None:
         """What the account's knobs make of a model request."""
@@ -305,6 +302,12 @@ def _windows_event(world: World, account: Account) -> dict[str, Any]:
 def _failure(status: int, code: str, text: str, headers: dict[str, str] | None = None) -> Failure:
     error = {"message": text, "type": code, "param": None, "code": code}
     return Failure(status=status, body={"error": error}, headers=headers or {})
+
+
+def _answered(answer: dict[str, Any] | Failure) -> JSONResponse:
+    if isinstance(answer, Failure):
+        return JSONResponse(answer.body, answer.status)
+    return JSONResponse(answer)
 
 
 def _error(status: int, code: str, text: str) -> JSONResponse:

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from polydev.sim import google_login
 from polydev.sim.google_content import has_text, prompt_of, responses, whole
 from polydev.sim.google_credentials import (
     CLIENT_ID,
@@ -25,7 +26,17 @@ from polydev.sim.google_credentials import (
 from polydev.sim.google_failures import failure, refusal
 from polydev.sim.speech import answer, count_tokens
 from polydev.sim.state import Account, RefreshRejected, TokenRejected, Vendor, World
-from polydev.sim.wire import EventStream, Frame, bearer, delay, fault, fields, iso, server_event
+from polydev.sim.wire import (
+    EventStream,
+    Failure,
+    Frame,
+    bearer,
+    delay,
+    fault,
+    fields,
+    iso,
+    server_event,
+)
 
 PROVIDER = "gemini"
 CODE_ASSIST = "cloudcode-pa.googleapis.com"
@@ -39,6 +50,9 @@ MODELS = (
     "gemini-2.5-pro",
     "gemini-2.5-flash",
 )
+
+# grant type → the parameter that it needs
+_GRANTS = {"authorization_code": "code", "refresh_token": "refresh_token"}
 
 _Handler = Callable[[Request], Awaitable[Response]]
 
@@ -69,6 +83,7 @@ def routes(world: World) -> list[BaseRoute]:
         Route("/revoke", identity.revoke, methods=["POST"]),
         Route("/tokeninfo", identity.token_info, methods=["GET", "POST"]),
         Route("/oauth2/v2/userinfo", identity.user_info, methods=["GET"]),
+        *google_login.routes(world),
     ]
 
 
@@ -255,11 +270,17 @@ class _Identity:
 
     async def token(self, request: Request) -> Response:
         body = await fields(request)
-        value = str(body.get("refresh_token", ""))
-        if body.get("grant_type") != "refresh_token" or not value:
-            return _oauth_error("invalid_request", "Missing required parameter: refresh_token")
+        needed = _GRANTS.get(str(body.get("grant_type", "")), "grant_type")
+        value = str(body.get(needed, ""))
+        if not value or needed == "grant_type":
+            return _oauth_error("invalid_request", f"Missing required parameter: {needed}")
         if body.get("client_id") != CLIENT_ID:
             return _oauth_error("invalid_client", "The OAuth client was not found.", 401)
+        if needed == "code":
+            answered = await google_login.exchange(self._world, body)
+            if isinstance(answered, Failure):
+                return JSONResponse(answered.body, answered.status)
+            return JSONResponse(answered)
         owner = self._world.refresh_owner(PROVIDER, value)
         await delay(self._world.knobs(owner).refresh_delay_seconds)
         try:
@@ -268,17 +289,7 @@ class _Identity:
             dead = rejected.reason in ("revoked", "denied")
             text = "Token has been expired or revoked." if dead else "Bad Request"
             return _oauth_error("invalid_grant", text)
-        expires_at = pair.access.expires_at or datetime.now(UTC)
-        seconds = (expires_at - pair.access.issued_at).total_seconds()
-        return JSONResponse(
-            {
-                "access_token": pair.access.value,
-                "expires_in": max(0, round(seconds) - 1),
-                "scope": SCOPE,
-                "token_type": "Bearer",
-                "id_token": pair.id_token,
-            }
-        )
+        return JSONResponse(google_login.token_answer(pair))
 
     async def revoke(self, request: Request) -> Response:
         body = await fields(request)
@@ -346,6 +357,7 @@ VENDOR = Vendor(
         GEMINI_API,
         "oauth2.googleapis.com",
         "www.googleapis.com",
+        *google_login.HOSTS,
     ),
     credential_path="gemini/oauth_creds.json",
     rotates_refresh_tokens=False,

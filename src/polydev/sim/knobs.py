@@ -12,6 +12,12 @@ class Knobs(BaseModel):
     `limit_reached` is an exhausted window, `rate_limited` a short 429, `overloaded` the vendor's
     overload answer, `server_error` the status of an answer that every model request gets.
     `websocket_refused` makes codex fall back to POST.
+
+    Those of logins: `login_denied` refuses whatever the person answers, `login_popup` signs in in a
+    window of its own, `login_page_seconds` and `login_token_seconds` make each page and the trade
+    of a code for tokens late, the lifetimes are of authorization codes and of device codes, and
+    `device_poll_seconds` is how often a CLI is told to ask. `device_login_disabled` answers as for
+    an account or workspace that does not allow device codes.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -30,3 +36,11 @@ class Knobs(BaseModel):
     refresh_denied: bool = False
     refresh_delay_seconds: float = Field(0, ge=0, le=600)
     token_lifetime_seconds: float = Field(DEFAULT_TOKEN_LIFETIME_SECONDS, ge=0)
+    login_denied: bool = False
+    login_popup: bool = False
+    login_page_seconds: float = Field(0, ge=0, le=600)
+    login_token_seconds: float = Field(0, ge=0, le=600)
+    login_code_lifetime_seconds: float = Field(600, ge=0)
+    device_code_lifetime_seconds: float = Field(900, ge=0)
+    device_poll_seconds: int = Field(5, ge=0, le=60)
+    device_login_disabled: bool = False

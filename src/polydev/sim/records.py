@@ -26,6 +26,7 @@ _CREDENTIAL_FIELDS = frozenset(
     {
         "access_token", "refresh_token", "id_token", "token", "code", "code_verifier",
         "client_secret", "subject_token", "key", "api_key", "authorization",
+        "authorization_code", "device_auth_id", "password",
     }
 )  # fmt: skip
 
@@ -144,15 +145,15 @@ class Records:
             label = self._label(value)
             if label is not None:
                 return label
-            if value and name.lower() in _CREDENTIAL_FIELDS and _looks_secret(value):
+            if value and name.lower() in _CREDENTIAL_FIELDS and _looks_secret(name, value):
                 return "unknown"
             return mask_tokens(value) if len(value) < 100_000 else value
         return value
 
 
-def _looks_secret(value: str) -> bool:
+def _looks_secret(name: str, value: str) -> bool:
     """Field names such as `code` and `key` also hold harmless short words."""
-    return len(value) >= 12 and " " not in value
+    return name.lower() == "password" or (len(value) >= 12 and " " not in value)
 
 
 def _account(headers: dict[str, str]) -> str | None:

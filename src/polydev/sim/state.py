@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from starlette.routing import BaseRoute
 
+from polydev.sim.codes import Codes
 from polydev.sim.knobs import Knobs
 from polydev.sim.records import Records
 
@@ -152,13 +153,14 @@ class World:
         self.accounts: dict[str, Account] = {}
         self.defaults: dict[str, Any] = {}
         self.records = Records(self.label, kept=requests_kept)
+        self.codes = Codes()
         self._tokens: dict[str, Token] = {}
         self._serials = itertools.count(1)
         self._families = itertools.count(1)
 
     # -- accounts ---------------------------------------------------------------------------
 
-    def create_account(self, provider: str, name: str = "") -> Account:
+    def create_account(self, provider: str, name: str = "", *, email: str = "") -> Account:
         """A new account without tokens. KeyError: no such provider. ValueError: name taken."""
         vendor = self.vendors[provider]
         if not name:
@@ -173,7 +175,7 @@ class World:
         account = Account(
             name=name,
             provider=provider,
-            email=f"{name}@simulated.example",
+            email=email or f"{name}@simulated.example",
             id=str(uuid.uuid5(uuid.NAMESPACE_URL, f"sim:account:{name}")),
             organization_id=str(uuid.uuid5(uuid.NAMESPACE_URL, f"sim:organization:{name}")),
             plan=vendor.plan,
@@ -316,9 +318,9 @@ class World:
         self._revoke(lambda token: token.account == account.name)
 
     def label(self, value: str) -> str | None:
-        """`account/kind#serial` when `value` is a token that was given out here."""
+        """`account/kind#serial` when `value` is a token or code that was given out here."""
         token = self._tokens.get(value)
-        return token.label if token else None
+        return token.label if token else self.codes.label(value)
 
     def _issue(
         self,
