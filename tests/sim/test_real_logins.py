@@ -51,6 +51,8 @@ async def test_claude_logs_in_with_a_code_to_paste(
 ) -> None:
     async with claude(at_home) as cli:
         seen = await person.allow(await link_to_paste(cli), email=ADA)
+        cli.type(f"{seen.code.partition('#')[0]}\n")
+        await cli.says("That doesn't look like the full code")
         cli.type(f"{seen.code}\n")
         await cli.says("Login successful")
         assert await cli.ended() == 0

@@ -148,13 +148,14 @@ class _Device:
             error = "This code was used already. Begin again on your device."
         if error or device is None:
             return pages.device(APPLICATION.title, DEVICE_PATH, error=error)
-        device.authorization = Authorization(
-            application=APPLICATION,
-            redirect_uri=DEVICE_REDIRECT,
-            challenge=challenge_of(device.verifier),
-            scope=_SCOPE,
-            device=device,
-        )
+        if device.authorization is None:
+            device.authorization = Authorization(
+                application=APPLICATION,
+                redirect_uri=DEVICE_REDIRECT,
+                challenge=challenge_of(device.verifier),
+                scope=_SCOPE,
+                device=device,
+            )
         return logins.first_page(self._world, device.authorization)
 
 

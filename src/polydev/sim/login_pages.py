@@ -74,7 +74,7 @@ def sign_in(title: str, login: str, *, email: str, error: str, popup: bool) -> H
         '<label for="password">Password</label>'
         '<input id="password" name="password" type="password" autocomplete="current-password">'
         '<button name="answer" value="continue">Continue</button>'
-        '<button name="answer" value="deny">Deny</button></form>',
+        '<button name="answer" value="deny" formnovalidate>Deny</button></form>',
         status=400 if error else 200,
     )
 
