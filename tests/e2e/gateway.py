@@ -180,11 +180,12 @@ class Gateway:
         assert "Traceback" not in said.errors
         return said
 
-    async def owner(self, method: str, path: str, body: Any = None, **query: Any) -> httpx.Response:
+    def owners_client(self) -> httpx.AsyncClient:
         transport = httpx.AsyncHTTPTransport(uds=str(self.data / "gateway.sock"))
-        async with httpx.AsyncClient(
-            transport=transport, base_url="http://polydev", timeout=120
-        ) as client:
+        return httpx.AsyncClient(transport=transport, base_url="http://polydev", timeout=120)
+
+    async def owner(self, method: str, path: str, body: Any = None, **query: Any) -> httpx.Response:
+        async with self.owners_client() as client:
             return await client.request(method, path, json=body, params=query)
 
     async def person(self, name: str, **limits: int) -> "Person":
