@@ -55,7 +55,7 @@ clean: ## Remove what was made here; the data directory stays
 	@touch $@
 
 .venv/test-system: .venv/made scripts/system-packages
-	@scripts/system-packages postgresql
+	@scripts/system-packages postgresql chromium
 	@touch $@
 
 # Looked at each time, since they lie outside this directory; quick when nothing is missing.

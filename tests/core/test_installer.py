@@ -17,7 +17,7 @@ import pytest
 
 from polydev.core import installer
 from polydev.core.installer import LOCKED, Progress, install, is_current, pinned_versions
-from polydev.core.programs import Programs, npm_platform
+from polydev.core.programs import HTMX, Programs, npm_platform
 from polydev.errors import ProgramMissing, SetupProblem
 from polydev.providers.registry import PROVIDERS
 
@@ -28,6 +28,8 @@ NODE = f"node_modules/node-{npm_platform()}"
 FILES = {
     **{str(Programs(Path()).file(program)): "" for program in PROGRAMS},
     **{f"node_modules/{p.package}/package.json": '{"version": "1"}' for p in PROGRAMS},
+    str(Programs(Path()).htmx()): "",
+    f"node_modules/{HTMX}/package.json": '{"version": "2"}',
     f"{NODE}/bin/node": "",
     f"{NODE}/package.json": '{"version": "22"}',
 }

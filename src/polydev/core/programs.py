@@ -1,4 +1,4 @@
-"""Where the vendors' CLIs are installed, and what is missing.
+"""Where what comes from npm is installed, the vendors' CLIs first, and what is missing.
 
 They live under one directory with its own `node_modules`, installed from the lock file that comes
 with polydev, so that every machine runs the versions that polydev was tested with.
@@ -14,6 +14,7 @@ from polydev.errors import ProgramMissing
 from polydev.models.places import Place
 from polydev.providers.base import Program
 
+HTMX = "htmx.org"
 _MACHINES = {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64", "arm64": "arm64"}
 
 
@@ -56,6 +57,14 @@ class Programs:
     def node_version(self) -> str | None:
         """The installed Node's; None when it is not installed."""
         return self._version(_node(), self.root / _node() / "bin/node")
+
+    def htmx(self) -> Path:
+        """The dashboard's one script that is not ours, installed or not."""
+        return self.root / "node_modules" / HTMX / "dist/htmx.min.js"
+
+    def htmx_version(self) -> str | None:
+        """The installed version; None when it is not installed."""
+        return self._version(PurePosixPath("node_modules", HTMX), self.htmx())
 
     def _version(self, package: PurePosixPath, file: Path) -> str | None:
         if not file.exists():
