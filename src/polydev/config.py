@@ -30,6 +30,18 @@ class ServerSettings(Section):
     body_limit_bytes: int = Field(
         32 * 2**20, gt=0, description="Largest request body that is read."
     )
+    hosts: tuple[str, ...] = Field(
+        (),
+        description="Other host names by which browsers may reach the dashboard, the one to show "
+        "first; a JSON list in the environment. Loopback and `host` are always admitted.",
+    )
+    tls_certificate: Path | None = Field(
+        None, description="PEM file with the certificate chain; needed beyond loopback."
+    )
+    tls_key: Path | None = Field(None, description="PEM file with the certificate's key.")
+    behind_tls_proxy: bool = Field(
+        False, description="A proxy that speaks TLS stands before it; allows plain HTTP to it."
+    )
 
 
 class RunSettings(Section):

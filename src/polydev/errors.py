@@ -4,8 +4,10 @@
     ├── InvalidRequest            the caller's request cannot be carried out as it is
     │   ├── UnknownModel
     │   ├── PromptTooLarge
-    │   └── UnsupportedParameter      strict mode met a parameter that the CLI cannot honour
+    │   ├── UnsupportedParameter      strict mode met a parameter that the CLI cannot honour
+    │   └── ForeignHost               a browser's request under a host name that is not ours
     ├── Unauthenticated           no key, an unknown key, a revoked key
+    │   └── NotSignedIn               a browser without a good cookie; a used or late link
     ├── Forbidden                 the key is good, the thing belongs to someone else or is disabled
     ├── NotFound
     ├── Conflict                  the thing changed, or exists already
@@ -83,9 +85,18 @@ class UnsupportedParameter(InvalidRequest):
     code = "unsupported_parameter"
 
 
+class ForeignHost(InvalidRequest):
+    status = 421
+    code = "foreign_host"
+
+
 class Unauthenticated(PolydevError):
     status = 401
     code = "invalid_api_key"
+
+
+class NotSignedIn(Unauthenticated):
+    code = "not_signed_in"
 
 
 class Forbidden(PolydevError):

@@ -20,9 +20,9 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
-from polydev.api.app import network_app, owners_app
+from polydev.api.app import API_PATHS, network_app, owners_app
 from polydev.api.dependencies import Services
-from polydev.config import Settings
+from polydev.config import ServerSettings, Settings
 from polydev.core.accounts import Accounts
 from polydev.core.connecting import Connecting
 from polydev.core.connections import Connections
@@ -30,18 +30,23 @@ from polydev.core.credentials import Credentials
 from polydev.core.first_start import FirstStarts
 from polydev.core.keeper import Keeper
 from polydev.core.layout import Layout, address_of, locked
+from polydev.core.listening import Address, check_listening, reached_at
 from polydev.core.logins import Logins
 from polydev.core.metrics import Metrics
+from polydev.core.notices import Notices
 from polydev.core.opened_vault import opened_vault
 from polydev.core.programs import Programs
 from polydev.core.quotas import Quotas
 from polydev.core.runner import Runner
 from polydev.core.runs import Runs
+from polydev.core.sign_ins import SignIns
 from polydev.core.windows import Windows
 from polydev.egress.client import Egress
 from polydev.errors import EgressProblem, SetupProblem
 from polydev.sandboxes import sandboxes_for
 from polydev.store import Store
+from polydev.web.app import dashboard
+from polydev.web.dependencies import WebServices
 
 log = structlog.get_logger()
 
@@ -58,18 +63,43 @@ class Gateway:
     settings: Settings
     layout: Layout
     services: Services
+    notices: Notices
     egress: Egress
+
+    def web_services(self, address: Address) -> WebServices:
+        services = self.services
+        return WebServices(
+            accounts=services.accounts,
+            connections=services.connections,
+            connecting=services.connecting,
+            windows=services.windows,
+            runs=services.runs,
+            sign_ins=services.sign_ins,
+            notices=self.notices,
+            programs=Programs(self.layout.programs),
+            address=address,
+        )
 
     async def serve_until(self, stop: asyncio.Event, listener: socket.socket | None) -> None:
         """Answers on the owner's socket, and on `listener`, until `stop` or the end of egress.
 
         Raises EgressProblem when the egress process died: nothing can be run without it.
         """
-        limit = self.settings.server.body_limit_bytes
+        settings = self.settings.server
+        limit = settings.body_limit_bytes
+        address = None
+        if listener is not None:
+            address = reached_at(settings, *listener.getsockname()[:2])
         with contextlib.closing(owners_listener(self.layout.owners_socket)) as own:
-            servers = [(_server(owners_app(self.services, limit)), own)]
-            if listener is not None:
-                servers.append((_server(network_app(self.services, limit)), listener))
+            owners = owners_app(self.services, limit, address.url if address else None)
+            servers = [(_server(owners), own)]
+            if listener is not None and address is not None:
+                network = dashboard(
+                    self.web_services(address),
+                    otherwise=network_app(self.services, limit),
+                    others=API_PATHS,
+                )
+                servers.append((_server(network, settings), listener))
             tasks = [asyncio.create_task(server.serve([sock])) for server, sock in servers]
             stopped = asyncio.create_task(stop.wait())
             died = asyncio.create_task(self.egress.exited.wait())
@@ -81,6 +111,7 @@ class Gateway:
                 for server, _ in servers:
                     server.should_exit = True
                 # Streams end when their runs do, which is before the servers wait for them.
+                self.notices.close()
                 await self.services.logins.stop()
                 await self.services.runs.stop()
                 await asyncio.wait(tasks)
@@ -105,7 +136,10 @@ async def running_gateway(settings: Settings) -> AsyncIterator[Gateway]:
     layout = Layout.of(settings)
     async with AsyncExitStack() as stack:
         stack.enter_context(locked(layout))
-        store = await stack.enter_async_context(Store.open(settings.store, settings.data))
+        notices = Notices()
+        store = await stack.enter_async_context(
+            Store.open(settings.store, settings.data, publish=notices.publish)
+        )
         vault = await opened_vault(settings, store)
         metrics = Metrics()
         programs = Programs(layout.programs)
@@ -139,7 +173,7 @@ async def running_gateway(settings: Settings) -> AsyncIterator[Gateway]:
         )
         await keeper.recover()
         connections = Connections(store, keeper)
-        windows = Windows(store)
+        windows = Windows(store, notices.publish)
         accounts = Accounts(store, settings.keys)
         quotas = Quotas()
         runs = Runs(
@@ -152,6 +186,7 @@ async def running_gateway(settings: Settings) -> AsyncIterator[Gateway]:
             quotas=quotas,
             metrics=metrics,
             settings=settings.runs,
+            publish=notices.publish,
             obstacle=lambda: "The egress process is gone." if egress.exited.is_set() else "",
         )
         await stack.enter_async_context(runs)
@@ -179,14 +214,18 @@ async def running_gateway(settings: Settings) -> AsyncIterator[Gateway]:
                 windows=windows,
                 quotas=quotas,
                 runs=runs,
+                sign_ins=SignIns(store),
                 metrics=metrics,
             ),
+            notices=notices,
             egress=egress,
         )
 
 
-def network_listener(host: str, port: int) -> socket.socket:
-    """Raises SetupProblem when the address is taken or not this machine's."""
+def network_listener(server: ServerSettings) -> socket.socket:
+    """Raises SetupProblem when the address is taken, not this machine's, or not safe to use."""
+    check_listening(server)
+    host, port = server.host, server.port
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.create_server(address[:2], family=family, backlog=512)
@@ -223,7 +262,8 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _server(app: ASGIApp) -> _Server:
+def _server(app: ASGIApp, settings: ServerSettings | None = None) -> _Server:
+    """settings: those of the network; None for the owner's socket."""
     return _Server(
         uvicorn.Config(
             app,
@@ -233,6 +273,8 @@ def _server(app: ASGIApp) -> _Server:
             server_header=False,
             timeout_graceful_shutdown=_DRAIN_SECONDS,
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            ssl_certfile=settings.tls_certificate if settings else None,
+            ssl_keyfile=settings.tls_key if settings else None,
         )
     )
 

@@ -13,6 +13,14 @@ from polydev.api.callers import KeyFirst
 from polydev.api.dependencies import Services
 from polydev.errors import PolydevError, PromptTooLarge
 
+_MODULES = (chat, messages, model_list, native, health)
+# The first parts of the API's paths.
+API_PATHS = frozenset(
+    str(getattr(route, "path", "")).split("/")[1]
+    for module in _MODULES
+    for route in module.router.routes
+) | {"openapi.json"}
+
 
 def network_app(services: Services, body_limit_bytes: int) -> ASGIApp:
     """What listens on the network: everything needs a key, but for health and metrics."""
@@ -20,10 +28,16 @@ def network_app(services: Services, body_limit_bytes: int) -> ASGIApp:
     return BodyLimit(app, body_limit_bytes)
 
 
-def owners_app(services: Services, body_limit_bytes: int) -> ASGIApp:
-    """What listens on the owner's socket: the same without keys, and `/owner/…`."""
+def owners_app(
+    services: Services, body_limit_bytes: int, dashboard_url: str | None = None
+) -> ASGIApp:
+    """What listens on the owner's socket: the same without keys, and `/owner/…`.
+
+    dashboard_url: where browsers find the gateway; None when it does not listen on the network.
+    """
     app = _app(services)
     app.state.is_owners_socket = True
+    app.state.dashboard_url = dashboard_url
     app.include_router(owner.router)
     app.include_router(logins.router)
     return BodyLimit(app, body_limit_bytes)
@@ -39,7 +53,7 @@ def _app(services: Services) -> FastAPI:
     )
     app.state.services = services
     app.state.is_owners_socket = False
-    for module in (chat, messages, model_list, native, health):
+    for module in _MODULES:
         app.include_router(module.router)
     app.add_middleware(KeyFirst)
     app.add_exception_handler(PolydevError, problems.on_polydev_error)

@@ -13,6 +13,7 @@ from polydev.core.logins import Logins
 from polydev.core.metrics import Metrics
 from polydev.core.quotas import Quotas
 from polydev.core.runs import Runs
+from polydev.core.sign_ins import SignIns
 from polydev.core.windows import Windows
 
 
@@ -25,6 +26,7 @@ class Services:
     windows: Windows
     quotas: Quotas
     runs: Runs
+    sign_ins: SignIns
     metrics: Metrics
 
 

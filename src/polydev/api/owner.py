@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from pydantic import Base64Bytes, BaseModel, Field
 
 from polydev.api.dependencies import ServicesDependency
 from polydev.core.connecting import NewConnection
+from polydev.core.sign_ins import LINK_SECONDS
+from polydev.errors import SetupProblem
 from polydev.models.accounts import ApiKey, Connection, ConnectionState, Ownership, User, UserState
 from polydev.models.windows import Window
 from polydev.secret import Secret
@@ -52,6 +54,18 @@ class KeyRequest(BaseModel):
     name: str = Field("", max_length=64)
     requests_per_minute: int | None = Field(None, gt=0)
     concurrent_runs: int | None = Field(None, gt=0)
+
+
+class SignInRequest(BaseModel):
+    user: str | None = None
+
+
+class SignInLink(BaseModel):
+    """Signs a browser in, once, within `valid_seconds`."""
+
+    url: str
+    user: str
+    valid_seconds: int
 
 
 class WindowRecord(BaseModel):
@@ -139,6 +153,23 @@ async def create_first_key(services: ServicesDependency) -> FirstKey:
 async def revoke_key(key_id: str, services: ServicesDependency) -> KeyRecord:
     key = await services.accounts.revoke_key(key_id)
     return _key(key, await services.accounts.user_named(key.user_id))
+
+
+@router.post("/sign-in-links", status_code=201)
+async def open_link(
+    body: SignInRequest, request: Request, services: ServicesDependency
+) -> SignInLink:
+    url = request.app.state.dashboard_url
+    if url is None:
+        raise SetupProblem(
+            "This gateway does not listen where a browser could reach it.",
+            remedy="Start it with `polydev up`.",
+        )
+    user = await services.accounts.user_named(body.user)
+    link = services.sign_ins.open_link(user)
+    return SignInLink(
+        url=f"{url}/sign-in/{link.reveal()}", user=user.name, valid_seconds=LINK_SECONDS
+    )
 
 
 @router.get("/connections")

@@ -13,6 +13,7 @@ from polydev import __version__
 _MODULES = {
     "up": "server",
     "sim": "server",
+    "open": "dashboard",
     "run": "prompt",
     "connect": "connections",
     "connections": "connections",

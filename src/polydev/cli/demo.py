@@ -151,7 +151,7 @@ async def _stage(
     """A simulator, a gateway that reaches nothing else, and a client with the gateway's key."""
     async with AsyncExitStack() as stack:
         simulator = await stack.enter_async_context(Simulator(directory / "simulator"))
-        listener = stack.enter_context(network_listener("127.0.0.1", 0))
+        listener = stack.enter_context(network_listener(ServerSettings(port=0)))
         own = settings.model_copy(
             update={
                 "data": directory / "data",

@@ -1,4 +1,4 @@
-"""`polydev up`, `polydev sim` and `polydev version`."""
+"""`polydev up` and `polydev sim`."""
 
 import asyncio
 import signal
@@ -49,16 +49,20 @@ def sim(
 
 async def _serve(settings: Settings) -> None:
     stop = _stop_event()
-    listener = network_listener(settings.server.host, settings.server.port)
+    listener = network_listener(settings.server)
+    scheme = "http" if settings.server.tls_certificate is None else "https"
     with listener:
         async with running_gateway(settings) as gateway:
             host, port = listener.getsockname()[:2]
-            console.print(f"polydev {__version__} on http://{host}:{port}, data {settings.data}")
+            console.print(
+                f"polydev {__version__} on {scheme}://{host}:{port}, data {settings.data}"
+            )
             key = await gateway.services.accounts.first_key()
             if key is not None:
                 console.print(f"Your first API key, shown only now: [bold]{key.reveal()}[/]")
-            console.print(f"OPENAI_BASE_URL=http://{host}:{port}/v1")
-            console.print(f"ANTHROPIC_BASE_URL=http://{host}:{port}")
+            console.print("The dashboard: polydev open")
+            console.print(f"OPENAI_BASE_URL={scheme}://{host}:{port}/v1")
+            console.print(f"ANTHROPIC_BASE_URL={scheme}://{host}:{port}")
             await gateway.serve_until(stop, listener)
 
 

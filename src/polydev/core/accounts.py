@@ -59,9 +59,10 @@ class Accounts:
         return user
 
     async def disable_user(self, name: str) -> User:
-        """From now on none of the user's keys is accepted."""
+        """From now on none of the user's keys is accepted, and no browser signed in as them."""
         user = await self.user_named(name)
         disabled = await self._store.users.set_state(user.id, UserState.DISABLED)
+        await self._store.sign_ins.remove_of(user.id)
         self._known.clear()
         return disabled
 
@@ -88,7 +89,12 @@ class Accounts:
     async def keys(self, user: User) -> tuple[ApiKey, ...]:
         return await self._store.keys.list(user.id)
 
-    async def revoke_key(self, key_id: str) -> ApiKey:
+    async def revoke_key(self, key_id: str, owner: User | None = None) -> ApiKey:
+        """owner: whose it must be. Raises NotFound."""
+        if owner is not None:
+            key = await self._store.keys.get(key_id)
+            if key is None or key.user_id != owner.id:
+                raise NotFound(f"There is no key {key_id[:64]!r} of yours.")
         revoked = await self._store.keys.revoke(key_id)
         self._known.clear()
         return revoked

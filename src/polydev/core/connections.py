@@ -25,6 +25,21 @@ class Connections:
             )
         return connection
 
+    async def own(self, user: User, connection_id: str) -> Connection:
+        """Raises NotFound, also for another person's: whose it is, is not told."""
+        connection = await self._store.connections.get(connection_id)
+        if connection is None or connection.user_id != user.id:
+            raise NotFound(f"There is no connection {connection_id[:64]!r} of yours.")
+        return connection
+
+    async def of_user(self, user: User) -> tuple[Connection, ...]:
+        """A person's own, oldest first, without those that are disconnected."""
+        return tuple(
+            connection
+            for connection in await self._store.connections.of_user(user.id)
+            if connection.state is not ConnectionState.DISCONNECTED
+        )
+
     async def disconnect(self, connection_id: str) -> Connection:
         """Ends a connection and deletes its credential; runs in flight come to their end."""
         await self.get(connection_id)

@@ -38,6 +38,7 @@ from polydev.events import (
 )
 from polydev.models.accounts import Connection
 from polydev.models.ids import new_id
+from polydev.models.notices import Publish, Topic
 from polydev.models.runs import Prompt, Run, RunRequest, RunState
 from polydev.providers.base import Provider, finished
 from polydev.providers.registry import provider_named
@@ -76,6 +77,7 @@ class Runs:
         quotas: Quotas,
         metrics: Metrics,
         settings: RunSettings,
+        publish: Publish,
         obstacle: Callable[[], str] = lambda: "",
     ) -> None:
         self._store = store
@@ -86,6 +88,7 @@ class Runs:
         self._quotas = quotas
         self._metrics = metrics
         self._settings = settings
+        self._publish = publish
         self._obstacle = obstacle
         self._places = asyncio.Semaphore(settings.concurrent)
         self._admitted = 0  # runs that have no end yet
@@ -154,6 +157,7 @@ class Runs:
         self._writer.opened(run)
         active = ActiveRun(run, EventLog(lambda recorded: self._recorded(active, recorded)))
         self._active[run.id] = active
+        self._publish(run.user_id, Topic.RUNS)
         active.task = asyncio.create_task(self._execute(active, provider, connection, request))
         active.task.add_done_callback(lambda task: self._ended(active, held, task))
         return active
@@ -244,6 +248,7 @@ class Runs:
                 started_at = datetime.now(UTC)
                 active.run = replace(active.run, state=RunState.RUNNING, started_at=started_at)
                 self._writer.started(active.run.id, started_at)
+                self._publish(active.run.user_id, Topic.RUNS)
                 with self._metrics.running.track_inprogress():
                     if waits:
                         connection = await self._connections.get(connection.id)
@@ -304,7 +309,7 @@ class Runs:
             case UsageReported() as usage:
                 active.run = replace(run, usage=usage)
             case WindowObserved() as window:
-                self._windows.observed(run.connection_id, window, recorded.at)
+                self._windows.observed(run, window, recorded.at)
             case RunFinished() as end:
                 active.run = replace(
                     run,
@@ -318,6 +323,8 @@ class Runs:
             case _:
                 pass
         self._writer.record(run.id, recorded)
+        if not isinstance(recorded.event, TextDelta | ReasoningDelta) or active.run is not run:
+            self._publish(run.user_id, Topic.RUNS)
         if active.log.finished:
             # Kept here until it is stored, so that at every moment it is found somewhere.
             stored = asyncio.create_task(self._writer.wait_stored(run.id))

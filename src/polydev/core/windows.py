@@ -7,6 +7,8 @@ import structlog
 
 from polydev.errors import PolydevError
 from polydev.events import WindowObserved
+from polydev.models.notices import Publish, Topic
+from polydev.models.runs import Run
 from polydev.models.windows import Window
 from polydev.store import Store
 
@@ -16,14 +18,15 @@ _HELD = 1024
 
 
 class Windows:
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, publish: Publish) -> None:
         self._store = store
-        self._waiting: asyncio.Queue[tuple[str, WindowObserved, datetime]] = asyncio.Queue(_HELD)
+        self._publish = publish
+        self._waiting: asyncio.Queue[tuple[Run, WindowObserved, datetime]] = asyncio.Queue(_HELD)
 
-    def observed(self, connection_id: str, window: WindowObserved, at: datetime) -> None:
+    def observed(self, run: Run, window: WindowObserved, at: datetime) -> None:
         """A run saw a window; it is stored soon."""
         if not self._waiting.full():  # newer ones come with every answer
-            self._waiting.put_nowait((connection_id, window, at))
+            self._waiting.put_nowait((run, window, at))
 
     async def of(self, connection_id: str) -> tuple[Window, ...]:
         """The newest observation of each kind."""
@@ -31,9 +34,10 @@ class Windows:
 
     async def store_forever(self) -> None:
         while True:
-            connection_id, window, at = await self._waiting.get()
+            run, window, at = await self._waiting.get()
             try:
-                await self._store.windows.observe(connection_id, window, at)
+                if await self._store.windows.observe(run.connection_id, window, at):
+                    self._publish(run.user_id, Topic.CONNECTIONS)
             except PolydevError as error:
                 log.warning("a window could not be stored", problem=str(error))
             except Exception:

@@ -92,6 +92,7 @@ class Surface(StrEnum):
     CHAT = "chat"
     MESSAGES = "messages"
     NATIVE = "native"
+    DASHBOARD = "dashboard"
     CHECK = "check"  # a connection proved by a live call
 
 

@@ -9,6 +9,7 @@ from sqlalchemy import insert, select, update
 from polydev.errors import Conflict, NotFound
 from polydev.models.accounts import ApiKey, User, UserState
 from polydev.models.ids import new_id
+from polydev.models.notices import Publish, Topic
 from polydev.store.database import Database
 from polydev.store.tables import api_keys, users
 
@@ -48,7 +49,7 @@ class Users:
     async def list(self) -> tuple[User, ...]:
         async with self._database.read() as connection:
             rows = await connection.execute(select(users).order_by(users.c.id))
-            return tuple(_user(row) for row in rows.mappings())
+            return tuple(user_from(row) for row in rows.mappings())
 
     async def set_state(self, id: str, state: UserState) -> User:
         """Disabled or active again; raises NotFound."""
@@ -57,17 +58,18 @@ class Users:
             row = (await connection.execute(statement)).mappings().one_or_none()
         if row is None:
             raise NotFound(f"There is no user {id}.", remedy="See: polydev users list")
-        return _user(row)
+        return user_from(row)
 
     async def _one(self, condition: Any) -> User | None:
         async with self._database.read() as connection:
             row = (await connection.execute(select(users).where(condition))).mappings().first()
-        return None if row is None else _user(row)
+        return None if row is None else user_from(row)
 
 
 class Keys:
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, publish: Publish) -> None:
         self._database = database
+        self._publish = publish
 
     async def add(
         self,
@@ -102,6 +104,7 @@ class Keys:
                     created_at=key.created_at,
                 )
             )
+        self._publish(user_id, Topic.KEYS)
         return key
 
     async def get(self, id: str) -> ApiKey | None:
@@ -122,7 +125,9 @@ class Keys:
         if row is None:
             return None
         owner = {column.name: row[f"user__{column.name}"] for column in users.columns}
-        return ApiKey(**{column.name: row[column.name] for column in _KEY_COLUMNS}), _user(owner)
+        return ApiKey(**{column.name: row[column.name] for column in _KEY_COLUMNS}), user_from(
+            owner
+        )
 
     async def list(self, user_id: str | None = None) -> tuple[ApiKey, ...]:
         statement = select(*_KEY_COLUMNS).order_by(api_keys.c.id)
@@ -144,10 +149,11 @@ class Keys:
         key = await self.get(id)
         if key is None:
             raise NotFound(f"There is no key {id}.", remedy="See: polydev keys list")
+        self._publish(key.user_id, Topic.KEYS)
         return key
 
 
-def _user(row: Mapping[Any, Any]) -> User:
+def user_from(row: Mapping[Any, Any]) -> User:
     return User(
         id=row["id"],
         name=row["name"],

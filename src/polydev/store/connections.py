@@ -19,6 +19,7 @@ from polydev.models.accounts import (
     ConnectionState,
     Ownership,
 )
+from polydev.models.notices import Publish, Topic
 from polydev.store.database import Database
 from polydev.store.tables import connections
 
@@ -33,8 +34,9 @@ class SealedCredential:
 
 
 class Connections:
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, publish: Publish) -> None:
         self._database = database
+        self._publish = publish
 
     async def add(self, connection: Connection, sealed: bytes) -> Connection:
         """With its first credential; it then has version 1, whatever the record says."""
@@ -42,7 +44,8 @@ class Connections:
         values = asdict(connection) | {"credential_version": 1, "credential": sealed}
         statement = insert(connections).values(values).returning(*COLUMNS)
         async with self._database.write(durable=True) as database:
-            return connection_from((await database.execute(statement)).mappings().one())
+            row = (await database.execute(statement)).mappings().one()
+        return self._changed(row)
 
     async def get(self, id: str) -> Connection | None:
         async with self._database.read() as database:
@@ -82,7 +85,7 @@ class Connections:
         async with self._database.write(durable=True) as database:
             row = (await database.execute(statement)).mappings().one_or_none()
         if row is not None:
-            return connection_from(row)
+            return self._changed(row)
         present = await self.get(id)
         if present is None:
             raise _unknown(id)
@@ -147,9 +150,17 @@ class Connections:
                 expires_at=expires_at,
                 **{name: value for name, value in facts.items() if value is not None},
             )
+            .returning(*COLUMNS)
         )
         async with self._database.write(durable=True) as database:
-            return (await database.execute(statement)).rowcount == 1
+            row = (await database.execute(statement)).mappings().one_or_none()
+        if row is not None:
+            self._changed(row)
+        return row is not None
+
+    def _changed(self, row: Mapping[Any, Any]) -> Connection:
+        self._publish(row["user_id"], Topic.CONNECTIONS)
+        return connection_from(row)
 
     async def _all(self, statement: Any) -> tuple[Connection, ...]:
         async with self._database.read() as database:
@@ -168,7 +179,7 @@ class Connections:
             async with self._database.write() as database:
                 row = (await database.execute(statement)).mappings().one_or_none()
             if row is not None:
-                return connection_from(row)
+                return self._changed(row)
         present = await self.get(id)
         if present is None:
             raise _unknown(id)

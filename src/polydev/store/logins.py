@@ -20,6 +20,7 @@ from polydev.models.logins import (
     LoginState,
     LoginTrouble,
 )
+from polydev.models.notices import Publish, Topic
 from polydev.store.database import Database
 from polydev.store.tables import logins
 
@@ -28,12 +29,14 @@ _NEVER_STORED = ("link", "user_code")
 
 
 class Logins:
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, publish: Publish) -> None:
         self._database = database
+        self._publish = publish
 
     async def add(self, login: Login) -> None:
         async with self._database.write() as connection:
             await connection.execute(insert(logins).values(_values(login) | {"log": []}))
+        self._publish(login.user_id, Topic.LOGINS)
 
     async def move(self, login: Login, log: Sequence[LoginLine]) -> bool:
         """Stores a login in its new state. False: it had ended, or skipped a state, already."""
@@ -45,7 +48,10 @@ class Logins:
             .values(_values(login) | {"log": lines})
         )
         async with self._database.write() as connection:
-            return (await connection.execute(statement)).rowcount == 1
+            moved = (await connection.execute(statement)).rowcount == 1
+        if moved:
+            self._publish(login.user_id, Topic.LOGINS)
+        return moved
 
     async def get(self, id: str) -> Login | None:
         async with self._database.read() as connection:

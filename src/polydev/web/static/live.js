@@ -1,0 +1,66 @@
+// Keeps the page true: hears which topics changed, and has the parts that show them fetched again
+// (they wait for the event `live-TOPIC` on the body). While a question is open nothing is exchanged
+// under it. A hidden page lets go of its connection, for a browser has few of them, and fetches
+// everything when it is seen again; so does one that had lost the gateway.
+
+const AGAIN_MS = 2000;
+const TOPICS = ["connections", "logins", "runs", "keys"];
+const offline = document.getElementById("offline");
+const waiting = new Set();
+let source = null;
+let missed = false;
+
+function changed(topics) {
+  for (const topic of topics) waiting.add(topic);
+  if (document.querySelector("dialog[open]")) return;
+  for (const topic of waiting) document.body.dispatchEvent(new CustomEvent(`live-${topic}`));
+  waiting.clear();
+}
+
+function open() {
+  if (source) return;
+  source = new EventSource(document.body.dataset.live);
+  source.addEventListener("open", () => {
+    offline.hidden = true;
+    document.body.dataset.following = "yes";
+    if (missed) changed(TOPICS);
+    missed = false;
+  });
+  source.addEventListener("changed", (event) => changed([event.data]));
+  source.addEventListener("signed-out", () => location.reload());
+  source.addEventListener("error", lost);
+}
+
+function close() {
+  source?.close();
+  source = null;
+  missed = true;
+  delete document.body.dataset.following;
+}
+
+async function lost() {
+  const refused = source?.readyState === EventSource.CLOSED;
+  missed = true;
+  delete document.body.dataset.following;
+  offline.hidden = false;
+  if (!refused) return; // the browser tries again by itself
+  close();
+  const answer = await fetch(location.href, { method: "GET" }).catch(() => null);
+  if (answer?.status === 401) location.reload();
+  else setTimeout(() => document.hidden || open(), AGAIN_MS);
+}
+
+// What comes back as it was is not exchanged: nothing flickers, and nobody loses their place.
+const latest = new WeakMap();
+document.body.addEventListener("htmx:beforeSwap", (event) => {
+  const { target, serverResponse, xhr } = event.detail;
+  if (xhr.status !== 200 || !target.matches("[hx-get]")) return;
+  if (latest.get(target) === serverResponse) event.detail.shouldSwap = false;
+  latest.set(target, serverResponse);
+});
+
+document.addEventListener("unheld", () => changed([]));
+document.addEventListener("visibilitychange", () => (document.hidden ? close() : open()));
+window.addEventListener("pagehide", close);
+window.addEventListener("pageshow", () => document.hidden || open());
+document.hidden || open();
