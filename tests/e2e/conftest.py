@@ -86,7 +86,7 @@ class House:
 
 
 @contextlib.asynccontextmanager
-async def _house(
+async def open_house(
     data: Path, sim: Simulator, programs: Path, **settings: str
 ) -> AsyncIterator[House]:
     async with Gateway(
@@ -102,7 +102,7 @@ async def house(
     sim: Simulator, programs: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[House]:
     """With the real CLIs."""
-    async with _house(tmp_path_factory.mktemp("gw") / "data", sim, programs) as house:
+    async with open_house(tmp_path_factory.mktemp("gw") / "data", sim, programs) as house:
         yield house
 
 
@@ -111,7 +111,7 @@ async def scripted_house(
     sim: Simulator, scripted_programs: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[House]:
     """With the scripted CLI, which does what its prompt says."""
-    async with _house(tmp_path_factory.mktemp("sc") / "data", sim, scripted_programs) as house:
+    async with open_house(tmp_path_factory.mktemp("sc") / "data", sim, scripted_programs) as house:
         yield house
 
 
