@@ -7,7 +7,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from polydev.errors import PolydevError
+from polydev.errors import NotFound, PolydevError
 from polydev.web import connections, keys, problems, runs, sign_in, sse, try_it
 from polydev.web.dependencies import WebServices
 from polydev.web.guard import Shield, guarded
@@ -29,9 +29,10 @@ def dashboard(services: WebServices, *, otherwise: ASGIApp, others: frozenset[st
     guarded_pages = APIRouter(dependencies=[Depends(guarded)])
     for router in PAGES:
         guarded_pages.include_router(router)
-    app.include_router(guarded_pages)
-    app.include_router(sign_in.public)
+    guarded_pages.add_api_route("/{rest:path}", _missing)
     app.add_api_route("/static/{version}/{name}", _static, methods=["GET", "HEAD"])
+    app.include_router(sign_in.public)
+    app.include_router(guarded_pages)
     app.add_exception_handler(PolydevError, problems.on_polydev_error)
     app.add_exception_handler(RequestValidationError, problems.on_validation_error)
     app.add_exception_handler(HTTPException, problems.on_http_error)
@@ -61,6 +62,11 @@ def paths_of(router: APIRouter) -> list[str]:
 async def _static(version: str, name: str, request: Request) -> Response:
     static: Static = request.app.state.static
     return static.response(request, version, name)
+
+
+async def _missing(rest: str) -> Response:
+    """Behind the guard like every page, so that a stranger learns nothing of what there is."""
+    raise NotFound("There is no such page.")
 
 
 def _first_part(path: str) -> str:

@@ -3,11 +3,9 @@
 from fastapi import APIRouter, Request
 from starlette.responses import RedirectResponse, Response
 
-from polydev.errors import NotSignedIn
 from polydev.secret import Secret
 from polydev.web.dependencies import VisitDependency, WebServicesDependency
 from polydev.web.guard import check_origin, set_cookie
-from polydev.web.problems import response_to
 
 HOME = "/connections"
 
@@ -27,15 +25,9 @@ async def sign_in(link: str, request: Request, services: WebServicesDependency) 
 
 
 @pages.post("/sign-out")
-async def sign_out(
-    request: Request, visit: VisitDependency, services: WebServicesDependency
-) -> Response:
+async def sign_out(visit: VisitDependency, services: WebServicesDependency) -> Response:
     await services.sign_ins.sign_out(visit.token)
-    del request.state.visit
-    response = response_to(
-        NotSignedIn("You have signed out.", remedy="Run `polydev open` to sign in again."), request
-    )
-    response.status_code = 200
+    response = RedirectResponse(HOME, status_code=303)
     set_cookie(response, services.address, None)
     return response
 
