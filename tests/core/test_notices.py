@@ -21,19 +21,19 @@ async def test_a_listener_hears_each_topic_once_however_often_it_changed():
         for _ in range(10_000):
             notices.publish("usr_1", Topic.RUNS)
         notices.publish("usr_1", Topic.KEYS)
-        assert await listener.changed() == {Topic.RUNS, Topic.KEYS}
+        assert await listener.changed() == frozenset({Topic.RUNS, Topic.KEYS})
         waiting = asyncio.ensure_future(listener.changed())
         await asyncio.sleep(0)
         assert not waiting.done()
         notices.publish("usr_1", Topic.RUNS)
-        assert await waiting == {Topic.RUNS}
+        assert await waiting == frozenset({Topic.RUNS})
 
 
 async def test_nobody_hears_of_another_persons_things():
     notices = Notices()
     with notices.listen("usr_1") as one, notices.listen("usr_2") as other:
         notices.publish("usr_2", Topic.RUNS)
-        assert await other.changed() == {Topic.RUNS}
+        assert await other.changed() == frozenset({Topic.RUNS})
         assert not one._waiting
 
 
@@ -98,7 +98,7 @@ async def test_a_window_is_published_once_it_is_stored(store: Store, connection:
     with notices.listen(connection.user_id) as listener:
         windows.observed(run, seen, dt.datetime.now(dt.UTC))
         async with asyncio.timeout(10):
-            assert await listener.changed() == {Topic.CONNECTIONS}
+            assert await listener.changed() == frozenset({Topic.CONNECTIONS})
         assert [window.kind for window in await windows.of(connection.id)] == ["five_hour"]
     storing.cancel()
     await asyncio.wait({storing})

@@ -123,4 +123,4 @@ async def test_signing_out_is_noticed(store: Store, user: User):
     token = await sign_ins.redeem(sign_ins.open_link(user))
     with notices.listen(user.id) as listener:
         await sign_ins.sign_out(token)
-        assert await listener.changed() == {Topic.SIGN_INS}
+        assert await listener.changed() == frozenset({Topic.SIGN_INS})

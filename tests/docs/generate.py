@@ -46,7 +46,7 @@ def default_text(name: str, field: FieldInfo) -> str:
     if name in _MADE_DEFAULTS:
         return _MADE_DEFAULTS[name]
     value = field.get_default(call_default_factory=True)
-    if value is None or value == "":
+    if value in (None, "", ()):
         return _NO_DEFAULT
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
@@ -114,6 +114,8 @@ def _help(path: tuple[str, ...]) -> str:
 
 def _kind(annotation: Any) -> str:
     choices = get_args(annotation)
+    if get_origin(annotation) is tuple:
+        return "list of texts"
     if str(get_origin(annotation)) == "typing.Literal":
         return " or ".join(f"`{choice}`" for choice in choices)
     if choices:

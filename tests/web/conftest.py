@@ -7,7 +7,7 @@ import contextlib
 import os
 import re
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,7 +77,7 @@ class Client:
         return await self.http.get(path, headers=_names(headers))
 
     async def post(
-        self, path: str, fields: dict[str, str] | None = None, **headers: str
+        self, path: str, fields: Mapping[str, str] | None = None, **headers: Any
     ) -> httpx.Response:
         """With its origin and token, unless `headers` has others."""
         said = {"origin": self.gateway.url, "x-csrf-token": await self.csrf(), **_names(headers)}

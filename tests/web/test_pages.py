@@ -5,6 +5,7 @@ import json
 import re
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.async_api import Page, expect
@@ -248,7 +249,7 @@ async def test_every_page_fits(scripted_house: House, view: Views, scheme: str, 
     person = await scripted_house.person("kim", "claude")
     http = person.http()
     run = await submit(http, model="claude", prompt=f"{MARKER} {'long' * 60} " + "word " * 40)
-    look = {"color_scheme": scheme}
+    look: dict[str, Any] = {"color_scheme": scheme}
     if device == "phone":
         look |= {"viewport": PHONE, "is_mobile": True, "has_touch": True, "device_scale_factor": 2}
     async with view(scripted_house.gateway, person, **look) as seen:

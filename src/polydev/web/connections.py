@@ -46,7 +46,7 @@ async def check(
 ) -> Response:
     connection = await services.connections.own(visit.user, connection_id)
     _, good, message = await services.connecting.check(connection.id)
-    words = f"{title_of(connection.provider)}: {message}"
+    words = f"{title_of(connection.provider)} was asked. {message}" if good else message
     return done(request, words, _BACK, good=good)
 
 

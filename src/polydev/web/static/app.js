@@ -5,6 +5,11 @@ import "./copy.js";
 import "./live.js";
 import "./times.js";
 
+document.addEventListener("htmx:afterRequest", (event) => {
+  const { elt, successful } = event.detail;
+  if (successful && elt.matches("form[data-clear]")) elt.reset();
+});
+
 document.addEventListener("click", (event) => {
   event.target.closest("[data-dismiss]")?.closest(".toast").remove();
 });

@@ -21,7 +21,7 @@ const SHOWN = {
   relative(seconds) {
     if (Math.abs(seconds) < 5) return words.format(0, "second");
     const [unit, size] = SPANS.find(([, size]) => Math.abs(seconds) >= size);
-    return words.format(Math.trunc(seconds / size), unit);
+    return words.format(Math.round(seconds / size), unit);
   },
   clock(seconds, moment) {
     const today = moment.toDateString() === new Date().toDateString();
