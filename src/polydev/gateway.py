@@ -74,6 +74,7 @@ class Gateway:
             connecting=services.connecting,
             windows=services.windows,
             runs=services.runs,
+            logins=services.logins,
             sign_ins=services.sign_ins,
             notices=self.notices,
             programs=Programs(self.layout.programs),

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
@@ -93,7 +94,7 @@ async def test_the_token_may_stand_in_the_form(client: Client):
     ],
     ids=str,
 )
-async def test_another_sites_change_is_refused(client: Client, headers: dict[str, str]):
+async def test_another_sites_change_is_refused(client: Client, headers: dict[str, Any]):
     answer = await client.post("/keys", **headers)
     assert answer.status_code == 403
     assert "another site" in answer.text

@@ -49,8 +49,8 @@ class Logins:
         )
         async with self._database.write() as connection:
             moved = (await connection.execute(statement)).rowcount == 1
-        if moved:
-            self._publish(login.user_id, Topic.LOGINS)
+        # Told in any case: its link lives in memory only, and may be another in the same state.
+        self._publish(login.user_id, Topic.LOGINS)
         return moved
 
     async def get(self, id: str) -> Login | None:

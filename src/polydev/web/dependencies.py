@@ -12,6 +12,7 @@ from polydev.core.accounts import Accounts, Caller
 from polydev.core.connecting import Connecting
 from polydev.core.connections import Connections
 from polydev.core.listening import Address
+from polydev.core.logins import Logins
 from polydev.core.notices import Notices
 from polydev.core.programs import Programs
 from polydev.core.runs import Runs
@@ -28,6 +29,7 @@ class WebServices:
     connecting: Connecting
     windows: Windows
     runs: Runs
+    logins: Logins
     sign_ins: SignIns
     notices: Notices
     programs: Programs
