@@ -143,13 +143,18 @@ class Views(Protocol):
 
 
 @pytest.fixture(scope="session")
-async def browser(anyio_backend: str) -> AsyncIterator[Browser]:
+async def browser(anyio_backend: str, sim: Simulator) -> AsyncIterator[Browser]:
+    """To it every name is the simulator's, but for this machine's own."""
     executable = shutil.which("chromium")
     if executable is None:
         pytest.fail("chromium is not installed: run `make setup`")
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
-            executable_path=executable, args=["--no-sandbox"] if os.geteuid() == 0 else []
+            executable_path=executable,
+            args=[
+                *(["--no-sandbox"] if os.geteuid() == 0 else []),
+                f"--host-resolver-rules=MAP * {sim.redirect},EXCLUDE localhost,EXCLUDE 127.0.0.1",
+            ],
         )
         yield browser
         await browser.close()

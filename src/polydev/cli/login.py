@@ -35,7 +35,9 @@ async def log_in(
     body = {"provider": provider, "user": user, "method": method or await _best(client, provider)}
     login = await ask(client, "POST", "/owner/logins", body)
     path, query = f"/owner/logins/{login['id']}", {"user": user} if user else {}
-    what = f"Running [bold]{login['command']}[/] in a place of its own. " if login["command"] else ""
+    what = (
+        f"Running [bold]{login['command']}[/] in a place of its own. " if login["command"] else ""
+    )
     console.print(f"{what}Ctrl-C cancels.")
     terminal = _Terminal(client, path, query)
     try:

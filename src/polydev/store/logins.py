@@ -41,6 +41,8 @@ class Logins:
     async def move(self, login: Login, log: Sequence[LoginLine]) -> bool:
         """Stores a login in its new state. False: it had ended, or skipped a state, already."""
         origins = [state.value for state, to in LOGIN_TRANSITIONS.items() if login.state in to]
+        if not login.state.is_final:
+            origins.append(login.state.value)  # the same state, with more to say
         lines = [{"at": line.at.isoformat(), "text": line.text} for line in log]
         statement = (
             update(logins)

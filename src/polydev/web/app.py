@@ -8,13 +8,21 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from polydev.errors import NotFound, PolydevError
-from polydev.web import connections, keys, problems, runs, sign_in, sse, try_it
+from polydev.web import connections, keys, logins, problems, runs, sign_in, sse, try_it
 from polydev.web.dependencies import WebServices
 from polydev.web.guard import Shield, guarded
 from polydev.web.static import HTMX, Static
 
 # Whoever adds a page adds its router here, and it is guarded.
-PAGES = (sign_in.pages, connections.router, runs.router, keys.router, try_it.router, sse.router)
+PAGES = (
+    sign_in.pages,
+    connections.router,
+    logins.router,
+    runs.router,
+    keys.router,
+    try_it.router,
+    sse.router,
+)
 
 
 def dashboard(services: WebServices, *, otherwise: ASGIApp, others: frozenset[str]) -> ASGIApp:

@@ -14,14 +14,10 @@ from polydev.web.dependencies import (
     WebServicesDependency,
 )
 from polydev.web.pages import done, page
+from polydev.web.usage import curl_line
 
 router = APIRouter()
 _NAME_LENGTH = 64
-_CURL = (
-    'curl URL/v1/chat/completions -H "Authorization: Bearer $POLYDEV_KEY" '
-    '-H "Content-Type: application/json" '
-    """-d '{"model": "claude", "messages": [{"role": "user", "content": "Say hello."}]}'"""
-)
 
 
 @router.get("/keys")
@@ -66,4 +62,4 @@ async def revoke(
 async def _shown(visit: Visit, services: WebServices) -> dict[str, Any]:
     keys = await services.accounts.keys(visit.user)
     url = services.address.url
-    return {"keys": keys[::-1], "url": url, "curl": _CURL.replace("URL", url)}
+    return {"keys": keys[::-1], "url": url, "curl": curl_line(url, "claude")}
