@@ -133,6 +133,13 @@ async def state(
     return page(request, "fragments/login.html", **await _shown(visit, services, login_id))
 
 
+@router.get("/logins/{login_id}/log")
+async def log(
+    login_id: str, request: Request, visit: VisitDependency, services: WebServicesDependency
+) -> Response:
+    return page(request, "fragments/login_log.html", **await _shown(visit, services, login_id))
+
+
 @router.post("/logins/{login_id}/answer")
 async def answer(
     login_id: str,

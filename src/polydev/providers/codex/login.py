@@ -14,6 +14,7 @@ from polydev.providers.lines import fields, from_line, to_line
 from polydev.providers.login import LoginStep, callback_of, unspoken
 
 _INITIALIZE, _LOGIN = 1, 2
+_DEVICE_REFUSED = "device auth failed with status 400"
 _SUCCESS_PAGE = "/success"
 _TROUBLES = (
     (r"status 5\d\d", LoginTrouble.NO_NETWORK),
@@ -84,4 +85,5 @@ def _failed(words: str) -> LoginStep:
         (trouble for pattern, trouble in _TROUBLES if re.search(pattern, words)),
         LoginTrouble.NO_NETWORK,
     )
-    return LoginStep(trouble=trouble, message=f"Codex was not logged in: {words}", log=words)
+    said = "the code was denied, or is too old" if _DEVICE_REFUSED in words else words
+    return LoginStep(trouble=trouble, message=f"Codex was not logged in: {said}.", log=words)
