@@ -11,6 +11,7 @@ import pytest
 from playwright.async_api import Page, expect
 
 from polydev.sim import Simulator
+from polydev.sim.control import credential_of
 from tests.e2e.conftest import House, NewGateway
 from tests.e2e.conftest import new_gateway as new_gateway
 from tests.e2e.events import submit
@@ -102,6 +103,29 @@ async def test_a_model_is_tried(house: House, view: Views):
         await expect(page.locator("#answer")).to_have_text("201")
         await expect(page.get_by_text(QUESTION)).to_be_visible()
         await seen.shot("its-run")
+
+
+async def test_models_come_and_go_with_their_connections(scripted_house: House, view: Views):
+    person = await scripted_house.person("paul")
+    async with view(scripted_house.gateway, person) as seen:
+        await seen.open("/try")
+        page = seen.page
+        await page.get_by_label("Prompt").fill("half a thought")
+        await expect(page.get_by_text("No connection is active.")).to_be_visible()
+        await seen.shot("nothing-to-ask")
+        account = scripted_house.sim.world.create_account("claude")
+        credential = credential_of(scripted_house.sim.world, account, None).encode()
+        record = await scripted_house.gateway.connected(person, "claude", credential)
+        models = page.get_by_label("Model")
+        await expect(models).to_be_visible()
+        other = await models.locator("option").last.get_attribute("value")
+        await models.select_option(other)
+        await scripted_house.gateway.owner("POST", f"/owner/connections/{record['id']}/check")
+        await page.get_by_role("button", name="Ask").click()
+        await expect(page.locator("#answer")).to_contain_text("half a thought")
+        await expect(models).to_have_value(str(other))
+        await scripted_house.gateway.owner("DELETE", f"/owner/connections/{record['id']}")
+        await expect(page.get_by_text("No connection is active.")).to_be_visible()
 
 
 async def test_an_answer_streams_is_only_text_and_is_cancelled(scripted_house: House, view: Views):

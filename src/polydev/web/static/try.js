@@ -5,7 +5,7 @@ const form = document.getElementById("try");
 const part = (id) => document.getElementById(id);
 let run = null;
 
-form?.addEventListener("submit", async (event) => {
+form.addEventListener("submit", async (event) => {
   event.preventDefault();
   const asked = performance.now();
   begin();
@@ -44,23 +44,34 @@ form?.addEventListener("submit", async (event) => {
   );
 });
 
+// Another connection brings other models; the one that was chosen stays chosen.
+let chosen = null;
+part("models").addEventListener("htmx:beforeSwap", () => {
+  chosen = part("model")?.value;
+});
+part("models").addEventListener("htmx:afterSwap", () => {
+  const options = [...(part("model")?.options ?? [])];
+  if (options.some((option) => option.value === chosen)) part("model").value = chosen;
+});
+
 const TONES = { succeeded: "good", failed: "bad", cancelled: "calm", limited: "warn" };
 
-part("stop")?.addEventListener("click", async () => {
+part("stop").addEventListener("click", async () => {
   part("stop").disabled = true;
-  await post(`/runs/${run}/cancel`, new FormData(form)).catch(() => {
+  const fields = new FormData(form);
+  fields.delete("prompt");
+  await post(`/runs/${run}/cancel`, fields).catch(() => {
     part("stop").disabled = false;
   });
 });
 
-part("prompt")?.addEventListener("keydown", (event) => {
+part("prompt").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !part("ask").disabled) {
     form.requestSubmit();
   }
 });
 
 async function post(where, fields) {
-  fields.delete(where === form.action ? "" : "prompt");
   const answer = await fetch(where, {
     method: "POST",
     headers: { accept: "application/json" },
