@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import httpx
 import pytest
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 
 from polydev.core.programs import HTMX
 from polydev.sim import Simulator
@@ -172,6 +172,7 @@ def view(browser: Browser, request: pytest.FixtureRequest) -> Views:
         options = {"viewport": DESK, "timezone_id": "Asia/Kolkata", "locale": "en-GB", **options}
         context = await browser.new_context(**options)
         context.set_default_timeout(ANSWER_SECONDS * 1000)
+        expect.set_options(timeout=ANSWER_SECONDS * 1000)
         page = await context.new_page()
         view = View(page, context, gateway, name)
         page.on("pageerror", lambda error: view.troubles.append(f"error: {error}"))

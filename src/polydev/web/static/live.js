@@ -8,11 +8,15 @@ const TOPICS = ["connections", "logins", "runs", "keys"];
 const offline = document.getElementById("offline");
 const waiting = new Set();
 let source = null;
-let missed = false;
+let missed = true; // what changed since the page was rendered and before it listens
+
+function asking() {
+  return document.querySelector("dialog[open]") !== null;
+}
 
 function changed(topics) {
   for (const topic of topics) waiting.add(topic);
-  if (document.querySelector("dialog[open]")) return;
+  if (asking()) return;
   for (const topic of waiting) document.body.dispatchEvent(new CustomEvent(`live-${topic}`));
   waiting.clear();
 }
@@ -55,6 +59,11 @@ const latest = new WeakMap();
 document.body.addEventListener("htmx:beforeSwap", (event) => {
   const { target, serverResponse, xhr } = event.detail;
   if (xhr.status !== 200 || !target.matches("[hx-get]")) return;
+  if (asking()) {
+    event.detail.shouldSwap = false;
+    for (const topic of TOPICS) waiting.add(topic);
+    return;
+  }
   if (latest.get(target) === serverResponse) event.detail.shouldSwap = false;
   latest.set(target, serverResponse);
 });
