@@ -72,4 +72,5 @@ document.addEventListener("unheld", () => changed([]));
 document.addEventListener("visibilitychange", () => (document.hidden ? close() : open()));
 window.addEventListener("pagehide", close);
 window.addEventListener("pageshow", () => document.hidden || open());
-document.hidden || open();
+// Not before: until then nobody fetches what has changed.
+document.addEventListener("DOMContentLoaded", () => document.hidden || open());
