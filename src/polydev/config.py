@@ -95,7 +95,10 @@ class StoreSettings(Section):
 
 class KeeperSettings(Section):
     ahead_seconds: float = Field(
-        900, ge=0, description="How long before its expiry an access token is refreshed."
+        900,
+        ge=0,
+        description="How long before its expiry an access token is refreshed; up to half as long "
+        "again, another for each connection.",
     )
     rest_seconds: float = Field(
         10, ge=0, description="How long a refresh that failed is not tried again."

@@ -63,7 +63,6 @@ class Gateway:
     settings: Settings
     layout: Layout
     services: Services
-    notices: Notices
     egress: Egress
 
     def web_services(self, address: Address) -> WebServices:
@@ -76,7 +75,7 @@ class Gateway:
             runs=services.runs,
             logins=services.logins,
             sign_ins=services.sign_ins,
-            notices=self.notices,
+            notices=services.notices,
             programs=Programs(self.layout.programs),
             address=address,
         )
@@ -112,7 +111,7 @@ class Gateway:
                 for server, _ in servers:
                     server.should_exit = True
                 # Streams end when their runs do, which is before the servers wait for them.
-                self.notices.close()
+                self.services.notices.close()
                 await self.services.logins.stop()
                 await self.services.runs.stop()
                 await asyncio.wait(tasks)
@@ -217,8 +216,8 @@ async def running_gateway(settings: Settings) -> AsyncIterator[Gateway]:
                 runs=runs,
                 sign_ins=SignIns(store),
                 metrics=metrics,
+                notices=notices,
             ),
-            notices=notices,
             egress=egress,
         )
 

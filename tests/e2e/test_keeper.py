@@ -281,6 +281,25 @@ async def test_an_outage_during_a_refresh_leaves_the_connection_active(
         await ada.close()
 
 
+@pytest.mark.providers("claude")
+async def test_it_is_refreshed_also_while_its_window_is_exhausted(
+    sim: Simulator, programs: Path, provider: str, new_gateway: NewGateway
+):
+    gateway: Gateway = await new_gateway(programs)
+    ada, account = await _connected(gateway, sim, provider)
+    sim.world.turn(account, {"limit_reached": True})
+    assert (await _ask(ada, provider))["reason"] == "window_exhausted"
+    async with _refreshing(gateway, sim):
+        (record,) = (await gateway.owner("GET", "/owner/connections")).json()
+
+        async def written_back() -> bool:
+            return (await gateway.connection(record["id"]))["refreshed_at"] is not None
+
+        await _until(written_back)
+    _rotation(sim, account, 1)
+    await ada.close()
+
+
 async def test_a_followed_login_is_used_as_its_cli_renews_it(
     house: House, provider: str, tmp_path: Path
 ):

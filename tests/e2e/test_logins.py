@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from polydev.sim import Simulator
+from polydev.sim.control import credential_of
 from polydev.sim.person import Person as AtThePages
 from polydev.sim.person import Seen
 from tests.e2e.conftest import House, NewGateway
@@ -302,6 +303,21 @@ async def test_from_the_terminal(house: House, quick: Simulator, pages: AtThePag
     assert "Successfully connected Codex: terminal@codex.example" in said.output
     shown = await house.gateway.command("logins", "--user", person.name)
     assert "connected" in shown.output
+
+
+async def test_a_login_that_is_copied_in_is_taken(house: House, sim: Simulator, tmp_path: Path):
+    person = await house.person("copied")
+    account = sim.world.create_account("codex")
+    waiting = asyncio.create_task(
+        house.gateway.command("connect", "codex", "--user", person.name, "--watch", str(tmp_path))
+    )
+    content = credential_of(sim.world, account, None)
+    (tmp_path / "auth.json").write_text(content[:40])  # it may come in pieces
+    (tmp_path / "auth.json").write_text(content)
+    said = await waiting
+    assert said.code == 0, said.errors
+    (connection,) = await connections_of(house.gateway, person)
+    assert (connection["state"], connection["ownership"]) == ("active", "take")
 
 
 async def live_login(gateway: Gateway, person: Person) -> dict[str, Any]:

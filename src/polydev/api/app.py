@@ -8,12 +8,22 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from polydev import __version__
-from polydev.api import chat, health, logins, messages, model_list, native, owner, problems
+from polydev.api import (
+    chat,
+    connections,
+    health,
+    logins,
+    messages,
+    model_list,
+    native,
+    owner,
+    problems,
+)
 from polydev.api.callers import KeyFirst
 from polydev.api.dependencies import Services
 from polydev.errors import PolydevError, PromptTooLarge
 
-_MODULES = (chat, messages, model_list, native, health)
+_MODULES = (chat, messages, model_list, native, connections, health)
 # The first parts of the API's paths.
 API_PATHS = frozenset(
     str(getattr(route, "path", "")).split("/")[1]

@@ -11,6 +11,7 @@ from polydev.core.connecting import Connecting
 from polydev.core.connections import Connections
 from polydev.core.logins import Logins
 from polydev.core.metrics import Metrics
+from polydev.core.notices import Notices
 from polydev.core.quotas import Quotas
 from polydev.core.runs import Runs
 from polydev.core.sign_ins import SignIns
@@ -28,6 +29,7 @@ class Services:
     runs: Runs
     sign_ins: SignIns
     metrics: Metrics
+    notices: Notices
 
 
 def services(connection: HTTPConnection) -> Services:

@@ -4,19 +4,18 @@ Served on a unix socket in the data directory that only the owner's account can 
 `polydev` command is its client. These routes do not exist on the network.
 """
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from pydantic import Base64Bytes, BaseModel, Field
 
+from polydev.api.connections import ConnectionRecord, record
 from polydev.api.dependencies import ServicesDependency
 from polydev.core.connecting import NewConnection
 from polydev.core.sign_ins import LINK_SECONDS
 from polydev.errors import SetupProblem
-from polydev.models.accounts import ApiKey, Connection, ConnectionState, Ownership, User, UserState
-from polydev.models.windows import Window
+from polydev.models.accounts import ApiKey, Ownership, User, UserState
 from polydev.secret import Secret
 
 router = APIRouter(prefix="/owner")
@@ -66,32 +65,6 @@ class SignInLink(BaseModel):
     url: str
     user: str
     valid_seconds: int
-
-
-class WindowRecord(BaseModel):
-    """A limit period as the provider last reported it; kind is the provider's own word."""
-
-    kind: str
-    used_fraction: float | None
-    resets_at: datetime | None
-    observed_at: datetime
-
-
-class ConnectionRecord(BaseModel):
-    id: str
-    user: str
-    provider: str
-    state: ConnectionState
-    reason: str
-    account: str
-    plan: str
-    ownership: Ownership
-    source: str | None
-    created_at: datetime
-    expires_at: datetime | None
-    refreshed_at: datetime | None
-    checked_at: datetime | None
-    windows: list[WindowRecord] = []
 
 
 class ConnectRequest(BaseModel):
@@ -179,7 +152,7 @@ async def connections(
     names = {user.id: user.name for user in await services.accounts.users()}
     found = await services.connections.list(include_disconnected=everything)
     return [
-        _connection(connection, names[connection.user_id], await services.windows.of(connection.id))
+        record(connection, names[connection.user_id], await services.windows.of(connection.id))
         for connection in found
     ]
 
@@ -196,21 +169,21 @@ async def connect(body: ConnectRequest, services: ServicesDependency) -> CheckRe
             source=body.source,
         )
     )
-    return CheckResult(connection=_connection(connection, user.name), ok=True, message=message)
+    return CheckResult(connection=record(connection, user.name), ok=True, message=message)
 
 
 @router.post("/connections/{connection_id}/check")
 async def check(connection_id: str, services: ServicesDependency) -> CheckResult:
     connection, ok, message = await services.connecting.check(connection_id)
     user = await services.accounts.user_named(connection.user_id)
-    return CheckResult(connection=_connection(connection, user.name), ok=ok, message=message)
+    return CheckResult(connection=record(connection, user.name), ok=ok, message=message)
 
 
 @router.delete("/connections/{connection_id}")
 async def disconnect(connection_id: str, services: ServicesDependency) -> ConnectionRecord:
     connection = await services.connections.disconnect(connection_id)
     user = await services.accounts.user_named(connection.user_id)
-    return _connection(connection, user.name)
+    return record(connection, user.name)
 
 
 def _user(user: User) -> UserRecord:
@@ -228,33 +201,4 @@ def _key(key: ApiKey, owner: User, secret: Secret[str] | None = None) -> KeyReco
         created_at=key.created_at,
         revoked_at=key.revoked_at,
         key=secret.reveal() if secret else None,
-    )
-
-
-def _connection(
-    connection: Connection, user: str, windows: Sequence[Window] = ()
-) -> ConnectionRecord:
-    return ConnectionRecord(
-        id=connection.id,
-        user=user,
-        provider=connection.provider,
-        state=connection.state,
-        reason=connection.reason,
-        account=connection.account,
-        plan=connection.plan,
-        ownership=connection.ownership,
-        source=connection.source,
-        created_at=connection.created_at,
-        expires_at=connection.expires_at,
-        refreshed_at=connection.refreshed_at,
-        checked_at=connection.checked_at,
-        windows=[
-            WindowRecord(
-                kind=window.kind,
-                used_fraction=window.used_fraction,
-                resets_at=window.resets_at,
-                observed_at=window.observed_at,
-            )
-            for window in windows
-        ],
     )

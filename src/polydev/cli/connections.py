@@ -1,9 +1,11 @@
 """`polydev connect`, `connections`, `check` and `disconnect`."""
 
+import asyncio
 import base64
 import subprocess
 import sys
-from pathlib import Path, PurePath
+from contextlib import aclosing
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +14,7 @@ from rich.console import Console
 from polydev.cli.accounts import show
 from polydev.cli.client import ask, with_owner
 from polydev.cli.login import log_in
+from polydev.core.home_files import arrivals
 from polydev.errors import CredentialUnreadable, InvalidRequest
 from polydev.models.accounts import Ownership
 from polydev.models.logins import LoginMethod
@@ -22,6 +25,7 @@ console = Console(highlight=False, soft_wrap=True)
 
 _FILE_LIMIT_BYTES = 2**20
 _KEYCHAIN_SECONDS = 60
+_WATCH_SECONDS = 600
 _ADDRESS_NOTE = (
     "Some providers bind a login to the network address it was made from. "
     "One that is refused here should be made from this machine's address."
@@ -45,6 +49,12 @@ def connect(
             help="Take the login that the CLI itself made: its file, or the HOME that holds it.",
         ),
     ] = None,
+    watch: Annotated[
+        Path | None,
+        typer.Option(
+            help="Wait until the CLI's login is copied into this directory, and take that."
+        ),
+    ] = None,
     method: Annotated[
         LoginMethod | None, typer.Option(help="How to log in; the provider's best by default.")
     ] = None,
@@ -61,6 +71,10 @@ def connect(
 ) -> None:
     """Connect a subscription: log in here, or with `--from` take the login of its own CLI."""
     kind = provider_named(provider)
+    if watch is not None:
+        if source is not None or method is not None:
+            raise InvalidRequest("`--watch` goes with neither `--from` nor `--method`.")
+        source, take = copied_in(kind, watch), True
     if source is None:
         if take:
             raise InvalidRequest("`--take` goes with `--from`: a login made here is polydev's own.")
@@ -144,6 +158,29 @@ def disconnect(connection_id: str) -> None:
     """End a connection and delete its credential."""
     with_owner(lambda client: ask(client, "DELETE", f"/owner/connections/{connection_id}"))
     console.print(f"{connection_id} is disconnected; its credential is deleted.")
+
+
+def copied_in(kind: Provider, directory: Path) -> Path:
+    """Waits for the CLI's credential file, under the name it has below HOME or by its own."""
+    directory = directory.expanduser().absolute()
+    if not directory.is_dir():
+        raise InvalidRequest(f"{directory} is no directory.", remedy="Make it, for you alone.")
+    names = (kind.credential_file, PurePosixPath(kind.credential_file.name))
+    console.print(f"Copy {kind.title}'s {kind.credential_file} into {directory}. Ctrl-C ends it.")
+
+    async def wait() -> Path:
+        async with asyncio.timeout(_WATCH_SECONDS), aclosing(arrivals(directory, names)) as seen:
+            async for name in seen:
+                return directory / name
+        raise AssertionError("a watch that is not cancelled never ends")
+
+    try:
+        return asyncio.run(wait())
+    except TimeoutError:
+        raise CredentialUnreadable(
+            f"No login was copied into {directory} for {_WATCH_SECONDS // 60} minutes.",
+            remedy="Start again when you have it.",
+        ) from None
 
 
 def credential_files(kind: Provider, source: Path) -> tuple[Path | None, dict[str, bytes]]:

@@ -81,13 +81,12 @@ class Connections:
                 )
             raise NeedsLogin(
                 latest.reason,
-                remedy=f"Log in with `{provider.login_command}` and connect its file again: "
-                f"`polydev connect {provider.name} --from FILE`.",
+                remedy=f"Log in again: `polydev connect {provider.name}`, or on the dashboard.",
                 provider=provider.name,
             )
         raise NoConnection(
             f"{user.name} has no connection to {provider.title}"
             + (f" with the id {connection_id[:64]!r}." if connection_id else "."),
-            remedy=f"`polydev connect {provider.name} --from FILE` makes one.",
+            remedy=f"`polydev connect {provider.name}` makes one, as does the dashboard.",
             provider=provider.name,
         )

@@ -148,6 +148,6 @@ def _is_newer(found: Credential, held: Credential) -> bool:
 def _none(connection: Connection) -> NoConnection:
     return NoConnection(
         f"The connection {connection.id} has no credential any more.",
-        remedy=f"Connect it again: `polydev connect {connection.provider} --from FILE`.",
+        remedy=f"Connect it again: `polydev connect {connection.provider}`.",
         provider=connection.provider,
     )

@@ -8,8 +8,8 @@ import contextlib
 import json
 import os
 import stat
-from collections.abc import AsyncGenerator, Iterable
-from contextlib import ExitStack
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import ExitStack, aclosing
 from pathlib import Path, PurePosixPath
 
 from watchfiles import awatch
@@ -72,10 +72,37 @@ async def changes(home: Path, paths: Iterable[PurePosixPath]) -> AsyncGenerator[
             recursive=False,
             watch_filter=None,
         )
-        async with contextlib.aclosing(seen):
+        async with aclosing(seen):
             yield
             async for _ in seen:
                 yield
+
+
+async def arrivals(
+    directory: Path, names: Sequence[PurePosixPath]
+) -> AsyncGenerator[PurePosixPath, None]:
+    """Which of the files is there as a whole JSON object, whenever something changes."""
+    async with aclosing(_changes_below(directory)) as seen:
+        async for _ in seen:
+            for name in names:
+                if read_object(directory, name) is not None:
+                    yield name
+
+
+async def _changes_below(directory: Path) -> AsyncGenerator[None, None]:
+    """The same as `changes`, for a directory whose parts may be made later."""
+    seen = awatch(
+        directory,
+        debounce=_SETTLE_MILLISECONDS,
+        step=_SETTLE_MILLISECONDS // 2,
+        rust_timeout=int(_LOOK_AGAIN_SECONDS * 1000),
+        yield_on_timeout=True,
+        watch_filter=None,
+    )
+    async with aclosing(seen):
+        yield
+        async for _ in seen:
+            yield
 
 
 def _directory(opened: ExitStack, home: Path, path: PurePosixPath, *, make: bool = False) -> int:

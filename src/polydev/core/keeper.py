@@ -7,6 +7,7 @@ refreshed again: the refresh token it was given for is used up.
 """
 
 import asyncio
+import hashlib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -153,7 +154,7 @@ class Keeper:
 
     async def _look_after(self, connection: Connection) -> None:
         credential = await self._credentials.current(connection)
-        ahead = timedelta(seconds=self._settings.ahead_seconds)
+        ahead = timedelta(seconds=self._settings.ahead_seconds * (1 + _spread(connection)))
         if connection.ownership is not Ownership.TAKE or not _expires_within(credential, ahead):
             return
         await self._renewed(connection.id, ahead)
@@ -279,7 +280,7 @@ class Keeper:
         await self._mark(connection, reason)
         raise NeedsLogin(
             reason if reason.endswith(".") else f"{reason}.",
-            remedy="Log in with the CLI and connect its file again.",
+            remedy=f"Log in again: `polydev connect {connection.provider}`, or on the dashboard.",
             provider=connection.provider,
         )
 
@@ -295,6 +296,12 @@ class Keeper:
         if connection is None:
             raise NoConnection(f"There is no connection {connection_id}.")
         return connection
+
+
+def _spread(connection: Connection) -> float:
+    """0 to 0.5, another for each credential: logins made together are not refreshed together."""
+    seed = f"{connection.id} {connection.credential_version}".encode()
+    return int.from_bytes(hashlib.sha256(seed).digest()[:4]) / 2**33
 
 
 def _expires_within(credential: Credential, span: timedelta) -> bool:
