@@ -114,6 +114,24 @@ async def test_a_run_starts_once_and_ends_once(store: Store, run: Run) -> None:
     assert await store.runs.events_after(run.id) == ()
 
 
+async def test_of_many_that_start_at_once_only_those_that_waited_do(
+    store: Store, connection: Connection
+) -> None:
+    waiting, ended, absent = [run_on(connection) for _ in range(3)], run_on(connection), "run_none"
+    for one in (*waiting, ended):
+        await store.runs.add(one)
+    await store.runs.finish(ended.id, GOOD, NOW)
+    await store.runs.mark_started(dict.fromkeys([*(one.id for one in waiting), ended.id], NOW))
+    await store.runs.mark_started({waiting[0].id: NOW + SECOND, absent: NOW})
+    for one in waiting:
+        found = await store.runs.get(one.id)
+        assert found is not None
+        assert (found.state, found.started_at) == (RunState.RUNNING, NOW)
+    found = await store.runs.get(ended.id)
+    assert found is not None
+    assert (found.state, found.started_at) == (RunState.SUCCEEDED, None)
+
+
 async def test_of_many_ends_at_once_exactly_one_counts(store: Store, run: Run) -> None:
     ends = [GOOD, LIMITED] * 5
     results = await asyncio.gather(*(store.runs.finish(run.id, end, NOW) for end in ends))

@@ -23,7 +23,8 @@ _LAST_LINE = re.compile(rb"(?:ANTHROPIC_BASE_URL|UPSTREAM_CA)=\S+\s")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stage:
-    """simulator, gateway: their ports on 127.0.0.1; directory: the simulator's files.
+    """simulator, gateway: their ports on 127.0.0.1; directory: the simulator's files; data: the
+    gateway's.
 
     proxy: the address of one that leads every name to the simulator.
     """
@@ -31,6 +32,7 @@ class Stage:
     simulator: int
     proxy: str
     directory: Path
+    data: Path
     gateway: int
     gateway_pid: int
     key: str
@@ -67,6 +69,7 @@ async def stage(directory: Path, programs: Path, providers: list[str]) -> AsyncI
                     simulator=simulator,
                     proxy=address,
                     directory=files,
+                    data=directory / "data",
                     gateway=gateway,
                     gateway_pid=pid,
                     key=found[0].decode(),

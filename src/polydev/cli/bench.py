@@ -13,6 +13,7 @@ from rich.console import Console
 from polydev.bench.egress import egress_cost
 from polydev.bench.figures import Figure
 from polydev.bench.first_token import first_token
+from polydev.bench.logins import logins, noticing
 from polydev.bench.memory import gateway_memory
 from polydev.bench.stage import stage
 from polydev.cli.client import settings_and_logging
@@ -56,12 +57,16 @@ async def _figures(
 ) -> AsyncIterator[Figure]:
     async for figure in egress_cost(directory / "egress", 500):
         yield figure
+    async for figure in noticing(directory):
+        yield figure
     providers = [name for name in PROVIDERS if programs.version(PROVIDERS[name].program)]
     async with stage(directory, programs.root, providers) as ready:
         for provider in providers:
             home = directory / "homes" / provider
             async for figure in first_token(provider, ready, programs, home, runs):
                 yield figure
+        async for figure in logins(ready, providers):
+            yield figure
         # codex starts quickest, so that the runs and not the CLI's start are what is measured.
         provider = "codex" if "codex" in providers else providers[0]
         async for figure in gateway_memory(provider, ready, memory_runs):

@@ -4,6 +4,7 @@ What lies there is the CLI's. No symbolic link is followed at any step of a path
 files of a bounded size is read.
 """
 
+import asyncio
 import contextlib
 import json
 import os
@@ -63,17 +64,7 @@ async def changes(home: Path, paths: Iterable[PurePosixPath]) -> AsyncGenerator[
         watched = [f"/proc/self/fd/{_directory(opened, home, parent)}" for parent in parents]
         if not Path("/proc/self/fd").is_dir():
             watched = [str(home / parent) for parent in parents]
-        seen = awatch(
-            *watched,
-            step=_SETTLE_MILLISECONDS // 2,
-            debounce=_SETTLE_MILLISECONDS,
-            rust_timeout=int(_LOOK_AGAIN_SECONDS * 1000),
-            yield_on_timeout=True,
-            recursive=False,
-            watch_filter=None,
-        )
-        async with aclosing(seen):
-            yield
+        async with aclosing(_noticed(*watched, recursive=False)) as seen:
             async for _ in seen:
                 yield
 
@@ -82,27 +73,37 @@ async def arrivals(
     directory: Path, names: Sequence[PurePosixPath]
 ) -> AsyncGenerator[PurePosixPath, None]:
     """Which of the files is there as a whole JSON object, whenever something changes."""
-    async with aclosing(_changes_below(directory)) as seen:
+    async with aclosing(_noticed(str(directory), recursive=True)) as seen:
         async for _ in seen:
             for name in names:
                 if read_object(directory, name) is not None:
                     yield name
 
 
-async def _changes_below(directory: Path) -> AsyncGenerator[None, None]:
-    """The same as `changes`, for a directory whose parts may be made later."""
+async def _noticed(*paths: str, recursive: bool) -> AsyncGenerator[None, None]:
+    """Yields once it watches, and then at every change; now and then also without one."""
     seen = awatch(
-        directory,
-        debounce=_SETTLE_MILLISECONDS,
+        *paths,
         step=_SETTLE_MILLISECONDS // 2,
+        debounce=_SETTLE_MILLISECONDS,
         rust_timeout=int(_LOOK_AGAIN_SECONDS * 1000),
         yield_on_timeout=True,
+        recursive=recursive,
         watch_filter=None,
     )
     async with aclosing(seen):
-        yield
-        async for _ in seen:
+        following = asyncio.ensure_future(anext(seen))
+        try:
+            # Its first step sets the watch up; from then on nothing is missed.
+            await asyncio.sleep(0)
             yield
+            while True:
+                await following
+                following = asyncio.ensure_future(anext(seen))
+                yield
+        finally:
+            following.cancel()
+            await asyncio.wait({following})
 
 
 def _directory(opened: ExitStack, home: Path, path: PurePosixPath, *, make: bool = False) -> int:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import bindparam, delete, func, insert, select, update
+from sqlalchemy import bindparam, delete, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from polydev.errors import Conflict, NotFound
@@ -75,9 +75,11 @@ class Runs:
         """By their ids; one that had started or ended already stays as it is."""
         if not started:
             return
+        # Many rows by one statement: in such a one a list of states cannot be a parameter.
+        waiting = or_(*(runs.c.state == state for state in _before(RunState.RUNNING)))
         statement = (
             update(runs)
-            .where(runs.c.id == bindparam("run_id"), runs.c.state.in_(_before(RunState.RUNNING)))
+            .where(runs.c.id == bindparam("run_id"), waiting)
             .values(state=RunState.RUNNING.value, started_at=bindparam("at"))
         )
         rows = [{"run_id": id, "at": at} for id, at in started.items()]
