@@ -120,4 +120,13 @@ def main() -> None:
         end()
 
 
-main()
+def log_in() -> None:
+    """As a CLI whose words have changed."""
+    print("A sentence that no version before has said.", flush=True)
+    sys.stdin.read()
+
+
+if sys.argv[1:3] == ["auth", "login"]:
+    log_in()
+else:
+    main()

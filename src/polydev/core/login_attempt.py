@@ -36,6 +36,7 @@ from polydev.secret import Secret
 _SETTLE_SECONDS = 0.5
 # After it said that it is logged in.
 _FILE_SECONDS = 5.0
+_LINK_SECONDS = 45.0
 _MOST_LINKS = 20
 _WORDS = {
     LoginMethod.THIS_MACHINE: "Open the link in a browser on this machine and log in there. If the "
@@ -124,6 +125,7 @@ class CliAttempt:
         self._relay: Relay | None = None
         self._wants_code = False
         self._links_seen = 0
+        self._given = asyncio.Event()
         self._paths = (provider.credential_file, *provider.companion_files)
 
     async def run(self) -> Files:
@@ -172,8 +174,12 @@ class CliAttempt:
     async def _until_written(self, home: Path, process: Process) -> Files:
         talking = asyncio.create_task(self._talk(process))
         writing = asyncio.create_task(self._written(home))
+        linking = asyncio.create_task(self._link_given())
         try:
-            await asyncio.wait({talking, writing}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({talking, writing, linking}, return_when=asyncio.FIRST_COMPLETED)
+            if linking.done():
+                linking.result()
+                await asyncio.wait({talking, writing}, return_when=asyncio.FIRST_COMPLETED)
             if not writing.done():
                 talking.result()
                 await asyncio.wait({writing}, timeout=_FILE_SECONDS)
@@ -188,12 +194,25 @@ class CliAttempt:
             await asyncio.wait({talking}, timeout=_SETTLE_SECONDS)
             return self._read(home) or files
         finally:
-            for task in (talking, writing):
+            for task in (talking, writing, linking):
                 task.cancel()
-            await asyncio.wait({talking, writing})
-            for task in (talking, writing):
+            await asyncio.wait({talking, writing, linking})
+            for task in (talking, writing, linking):
                 if not task.cancelled():
                     task.exception()  # it was raised above, or does not matter any more
+
+    async def _link_given(self) -> None:
+        """Raises LoginFailed when the CLI gives no link for long."""
+        try:
+            async with asyncio.timeout(_LINK_SECONDS):
+                await self._given.wait()
+        except TimeoutError:
+            raise LoginFailed(
+                f"`{self._way.command}` runs, but gave no link for {_LINK_SECONDS:g} seconds, or "
+                "none that is known.",
+                remedy="The log has what it said. Try another method; report the CLI's version.",
+                reason=LoginTrouble.NOT_UNDERSTOOD,
+            ) from None
 
     async def _talk(self, process: Process) -> None:
         """Until the CLI says that it is logged in. Raises LoginFailed when it says otherwise."""
@@ -228,6 +247,7 @@ class CliAttempt:
             if self._way.method is LoginMethod.THIS_MACHINE and self._sandbox.own_network:
                 await self._offered.enter_async_context(OfferedPort(self._relay))
         if step.link:
+            self._given.set()
             await self._progress.to(
                 LoginState.WAITING_FOR_USER,
                 _WORDS[self._way.method],

@@ -181,12 +181,12 @@ class Logins:
         login = active.login if active is not None else await self._store.logins.get(login_id)
         if login is None or login.user_id != user.id:
             raise NotFound(f"There is no login {login_id[:64]!r} of yours.")
-        return login
+        return self._as_it_is(login)
 
     async def of_user(self, user: User, *, limit: int = 50) -> list[Login]:
         """Newest first; those under way as they are now."""
         stored = await self._store.logins.of_user(user.id, limit=limit)
-        return [self._active[one.id].login if one.id in self._active else one for one in stored]
+        return [self._as_it_is(login) for login in stored]
 
     async def log(self, user: User, login_id: str) -> tuple[LoginLine, ...]:
         await self.get(user, login_id)
@@ -244,6 +244,21 @@ class Logins:
         for active in list(self._active.values()):
             active.stopping = True
         await asyncio.gather(*(self._end(active) for active in list(self._active.values())))
+
+    def _as_it_is(self, stored: Login) -> Login:
+        active = self._active.get(stored.id)
+        if active is not None:
+            return active.login
+        if stored.state.is_final:
+            return stored
+        # It is over, whatever the store says: a dead login is never shown as alive.
+        return replace(
+            stored,
+            state=LoginState.FAILED,
+            reason=LoginTrouble.NOT_STORED,
+            message="The login is over; how it ended could not be stored.",
+            finished_at=stored.changed_at,
+        )
 
     def _live(self, user_id: str, provider: str) -> ActiveLogin | None:
         return next(

@@ -1,0 +1,122 @@
+"""What fails while somebody logs in ends in a clear state, with nothing half-stored."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from polydev.config import EgressSettings, load_settings
+from polydev.core import login_attempt
+from polydev.core.logins import Logins
+from polydev.gateway import running_gateway
+from polydev.models.accounts import User
+from polydev.models.logins import Login, LoginMethod, LoginState, LoginTrouble
+from polydev.sim import Simulator
+from polydev.sim.person import Person
+from polydev.store import Store
+from tests.full_disk import ReadOnly
+
+pytestmark = pytest.mark.anyio
+
+
+@dataclass
+class Inside:
+    """A gateway in this process, and somebody who logs in."""
+
+    logins: Logins
+    store: Store
+    user: User
+    data: Path
+
+    async def until(self, login: Login, *states: LoginState) -> Login:
+        async with asyncio.timeout(60):
+            async for one in await self.logins.follow(self.user, login.id):
+                if one.state in states:
+                    return one
+        raise AssertionError(f"it ended as {one}")
+
+    async def nothing_is_left(self) -> None:
+        async with asyncio.timeout(20):
+            while self.logins._active or list((self.data / "sandboxes").iterdir()):
+                await asyncio.sleep(0.02)
+
+    async def log(self, login: Login) -> str:
+        return "\n".join(line.text for line in await self.logins.log(self.user, login.id))
+
+
+@contextlib.asynccontextmanager
+async def _inside(sim: Simulator, programs: Path, data: Path) -> AsyncIterator[Inside]:
+    settings = load_settings(
+        data=data,
+        programs=programs,
+        egress=EgressSettings(redirect=sim.redirect, upstream_ca=sim.ca),
+    )
+    async with running_gateway(settings) as gateway:
+        user = await gateway.services.accounts.user_named(None)
+        logins = gateway.services.logins
+        yield Inside(logins, logins._store, user, data)
+
+
+async def test_a_cli_whose_words_have_changed_is_said_with_its_words(
+    sim: Simulator, scripted_programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(login_attempt, "_LINK_SECONDS", 0.5)
+    async with _inside(sim, scripted_programs, tmp_path / "data") as inside:
+        login = await inside.logins.start(inside.user, "claude", LoginMethod.PASTE_CODE)
+        ended = await inside.until(login, LoginState.FAILED)
+        assert ended.reason is LoginTrouble.NOT_UNDERSTOOD
+        assert "A sentence that no version before has said." in await inside.log(login)
+        await inside.nothing_is_left()
+
+
+async def test_a_cli_that_is_not_installed_is_said(sim: Simulator, tmp_path: Path):
+    (tmp_path / "programs").mkdir()
+    async with _inside(sim, tmp_path / "programs", tmp_path / "data") as inside:
+        login = await inside.logins.start(inside.user, "codex", LoginMethod.DEVICE_CODE)
+        ended = await inside.until(login, LoginState.FAILED)
+        assert ended.reason is LoginTrouble.CLI_MISSING
+        assert "polydev doctor --fix" in ended.message
+
+
+@pytest.mark.real
+async def test_a_network_that_is_cut_in_the_middle_is_said(programs: Path, tmp_path: Path):
+    sim = Simulator(tmp_path / "sim", accounts=False)
+    async with contextlib.AsyncExitStack() as up:
+        await up.enter_async_context(sim)
+        async with _inside(sim, programs, tmp_path / "data") as inside:
+            login = await inside.logins.start(inside.user, "claude", LoginMethod.PASTE_CODE)
+            waiting = await inside.until(login, LoginState.WAITING_FOR_USER)
+            async with Person(sim.redirect, sim.ca) as person:
+                seen = await person.allow(waiting.link, email="ada@example.org")
+            await up.aclose()
+            await inside.logins.answer(inside.user, login.id, seen.code)
+            ended = await inside.until(login, LoginState.FAILED)
+            assert ended.reason is LoginTrouble.NO_NETWORK
+            assert await inside.store.connections.list() == ()
+            await inside.nothing_is_left()
+
+
+@pytest.mark.real
+async def test_a_database_that_takes_nothing_is_said_and_nothing_is_half_stored(
+    sim: Simulator, programs: Path, tmp_path: Path
+):
+    async with _inside(sim, programs, tmp_path / "data") as inside:
+        login = await inside.logins.start(inside.user, "claude", LoginMethod.PASTE_CODE)
+        waiting = await inside.until(login, LoginState.WAITING_FOR_USER)
+        async with Person(sim.redirect, sim.ca) as person:
+            seen = await person.allow(waiting.link, email="full@example.org")
+        database = ReadOnly(inside.store)
+        database.on = True
+        await inside.logins.answer(inside.user, login.id, seen.code)
+        ended = await inside.until(login, LoginState.FAILED)
+        assert ended.reason is LoginTrouble.NOT_STORED
+        database.on = False
+        assert await inside.store.connections.list() == ()
+        await inside.nothing_is_left()
+        shown = await inside.logins.get(inside.user, login.id)
+        assert (shown.state, shown.reason) == (LoginState.FAILED, LoginTrouble.NOT_STORED)
+        (listed,) = await inside.logins.of_user(inside.user)
+        assert listed == shown
