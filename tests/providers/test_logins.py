@@ -160,6 +160,16 @@ class TestCodex:
         step = CodexLogin().receive(to_line({"id": 2, "result": result}))
         assert (step.link, step.user_code) == (result["verificationUrl"], "ABCD-EFGHI")
 
+    @pytest.mark.parametrize("link", ["javascript:alert(1)", "http://x.org/", "https://a b", 7])
+    def test_only_a_page_under_tls_is_a_link(self, link: object) -> None:
+        for result in (
+            {"authUrl": f"{link}?state=s&redirect_uri=http://localhost:1/"},
+            {"verificationUrl": link, "userCode": "ABCD"},
+        ):
+            step = CodexLogin().receive(to_line({"id": 2, "result": result}))
+            assert step.trouble is LoginTrouble.NOT_UNDERSTOOD
+            assert not step.link
+
     def test_it_says_when_it_is_done(self) -> None:
         completed = {"method": "account/login/completed", "params": {"success": True}}
         assert CodexLogin().receive(to_line(completed)).done

@@ -135,6 +135,11 @@ def opener(place: Place) -> Launch:
     )
 
 
+def is_link(text: str) -> bool:
+    """Whether it may be shown as a link: a web page under TLS, and nothing else."""
+    return re.fullmatch(r"https://[!-~]{1,4000}", text) is not None
+
+
 def callback_of(link: str, *after: str) -> Callback | None:
     """Where a link's redirect leads, when that is a port on the CLI's own loopback."""
     query = parse_qs(urlsplit(link).query)

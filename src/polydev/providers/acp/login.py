@@ -13,7 +13,7 @@ from typing import Any
 from polydev.errors import InvalidRequest
 from polydev.models.logins import LoginTrouble
 from polydev.providers.lines import fields, to_line
-from polydev.providers.login import LoginStep, callback_of, pasted, plain, unspoken
+from polydev.providers.login import LoginStep, callback_of, is_link, pasted, plain, unspoken
 
 _INITIALIZE, _AUTHENTICATE = 1, 2
 _LINK = re.compile(r"https://[^\s\x1b]+[?&]redirect_uri=[^\s\x1b]+")
@@ -65,7 +65,7 @@ class AcpLogin:
 
     def opened(self, link: str) -> LoginStep:
         callback = callback_of(link)
-        if callback is None:
+        if callback is None or not is_link(link):
             return LoginStep()
         return LoginStep(link=link, callback=callback, log="a link was opened")
 

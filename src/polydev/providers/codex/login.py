@@ -11,7 +11,7 @@ from polydev import __version__
 from polydev.errors import InvalidRequest
 from polydev.models.logins import LoginTrouble
 from polydev.providers.lines import fields, from_line, to_line
-from polydev.providers.login import LoginStep, callback_of, unspoken
+from polydev.providers.login import LoginStep, callback_of, is_link, unspoken
 
 _INITIALIZE, _LOGIN = 1, 2
 _DEVICE_REFUSED = "device auth failed with status 400"
@@ -67,10 +67,11 @@ def _started(message: dict[str, Any]) -> LoginStep:
         return _failed(str(fields(message, "error").get("message") or "it gave no reason"))
     result = fields(message, "result")
     code, page = result.get("userCode"), result.get("verificationUrl")
-    if isinstance(page, str) and isinstance(code, str):
+    if isinstance(page, str) and is_link(page) and isinstance(code, str):
         return LoginStep(link=page, user_code=code, log="a code was given")
     link = result.get("authUrl")
-    callback = callback_of(link, _SUCCESS_PAGE) if isinstance(link, str) else None
+    is_good = isinstance(link, str) and is_link(link)
+    callback = callback_of(str(link), _SUCCESS_PAGE) if is_good else None
     if callback is not None:
         return LoginStep(link=str(link), callback=callback, log="a link was given")
     return LoginStep(
