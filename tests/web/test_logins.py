@@ -1,9 +1,10 @@
 """A person clicks Connect, logs in at the provider's own pages, and sees that it worked."""
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 
 from polydev.sim import Simulator
 from tests.e2e.conftest import House
@@ -101,6 +102,23 @@ async def test_every_method_in_a_browser(
         await expect(card).to_contain_text(email)
 
 
+@pytest.mark.parametrize("keyed", [("gemini", "Gemini"), ("qwen", "Qwen")], ids=lambda one: one[0])
+async def test_a_key(house: House, sim: Simulator, view: Views, keyed: tuple[str, str]):
+    provider, title = keyed
+    person = await house.person(f"web-key-{provider}")
+    key = sim.world.give_api_key(sim.world.create_account(provider)).value
+    async with view(house.gateway, person) as seen:
+        await seen.open(f"/connect/{provider}")
+        await seen.page.locator("#start-api_key").click()
+        await seen.page.locator("#pasted").fill(key)
+        await seen.shot("key")
+        await seen.page.locator("#hand-over").click()
+        await seen.page.get_by_role("heading", name="Successfully connected").wait_for(timeout=LONG)
+        await expect(seen.page.locator("body")).not_to_contain_text(key)
+        await seen.open("/connections")
+        await expect(seen.page.get_by_role("article", name=title)).to_contain_text("active")
+
+
 async def test_a_popup_and_a_phone(house: House, knobs: Simulator, view: Views):
     knobs.world.turn(None, {"login_popup": True})
     person = await house.person("web-popup")
@@ -161,6 +179,29 @@ async def test_two_tabs_and_a_closed_one_show_the_same_login(
         await other.locator("#cancel").click()
         await other.locator("#confirm-yes").click()
         await expect(other.get_by_role("alert")).to_contain_text("was cancelled", timeout=LONG)
+
+
+async def test_what_is_being_typed_stays_while_the_page_follows(
+    house: House, knobs: Simulator, view: Views
+):
+    person = await house.person("web-typing")
+    async with view(house.gateway, person, ignore_https_errors=True) as seen:
+        await begin(seen, "claude", "paste_code")
+        typed = asyncio.Event()
+
+        async def late(route: Route) -> None:
+            await typed.wait()
+            await route.continue_()
+
+        await seen.page.route("**/state", late)
+        async with seen.page.expect_response(lambda answer: answer.url.endswith("/state")):
+            await seen.page.goto(seen.page.url)
+            await seen.page.locator("#pasted").fill("half a co")
+            typed.set()
+        await expect(seen.page.locator("#pasted")).to_have_value("half a co")
+        await seen.page.locator("#cancel").click()
+        await seen.page.locator("#confirm-yes").click()
+        await expect(seen.page.get_by_role("alert")).to_contain_text("was cancelled", timeout=LONG)
 
 
 async def test_wrong_things_are_said_in_the_page(house: House, knobs: Simulator, view: Views):

@@ -64,9 +64,16 @@ document.body.addEventListener("htmx:beforeSwap", (event) => {
     for (const topic of TOPICS) waiting.add(topic);
     return;
   }
-  if (latest.get(target) === serverResponse) event.detail.shouldSwap = false;
+  const same = latest.get(target) === serverResponse;
   latest.set(target, serverResponse);
+  if (same || isTypedIn(target, serverResponse)) event.detail.shouldSwap = false;
 });
+
+// Nor is what somebody has begun to type taken away, while it is still asked for.
+function isTypedIn(target, response) {
+  const fields = target.querySelectorAll("input[id], textarea[id]");
+  return [...fields].some((field) => field.value && response.includes(`id="${field.id}"`));
+}
 
 document.addEventListener("unheld", () => changed([]));
 document.addEventListener("visibilitychange", () => (document.hidden ? close() : open()));
