@@ -17,7 +17,9 @@ from polydev.config import EgressSettings
 from polydev.egress.binding import Binding
 from polydev.egress.client import Egress
 from polydev.models.egress import AddedHeader, EgressMode, EgressPolicy, Rule
+from polydev.models.proxies import Proxy, ProxyRange
 from polydev.secret import Secret
+from tests.egress.proxying import LittleProxy
 from tests.egress.upstream import Upstream
 
 HOST = "api.provider.test"
@@ -59,6 +61,11 @@ def policy(mode: EgressMode, **changes: Any) -> EgressPolicy:
     return EgressPolicy(**{**fields, **changes})
 
 
+def proxy_at(address: str) -> Proxy:
+    found = ProxyRange.parse(address)
+    return found.at(found.ports[0])
+
+
 def listener(path: Path | None = None) -> socket.socket:
     if path is None:
         return socket.create_server(("127.0.0.1", 0))
@@ -70,12 +77,16 @@ def listener(path: Path | None = None) -> socket.socket:
 
 @dataclass(frozen=True)
 class Way:
-    """How a sandbox speaks to egress: plain HTTP to a socket or port, or CONNECT with TLS."""
+    """How a sandbox speaks to egress: plain HTTP to a socket or port, or CONNECT with TLS.
+
+    proxy: the kind of outbound proxy that egress goes through.
+    """
 
     name: str
     mode: EgressMode
     connect: bool = False
     unix: bool = False
+    proxy: str = ""
 
 
 WAYS = {
@@ -86,6 +97,9 @@ WAYS = {
         Way("connect", EgressMode.INJECT, connect=True),
         Way("witness", EgressMode.WITNESS, connect=True),
         Way("tunnel", EgressMode.TUNNEL, connect=True),
+        Way("unix-by-http", EgressMode.INJECT, unix=True, proxy="http"),
+        Way("connect-by-https", EgressMode.INJECT, connect=True, proxy="https"),
+        Way("tunnel-by-socks5", EgressMode.TUNNEL, connect=True, proxy="socks5"),
     )
 }
 READING = ("unix", "tcp", "connect", "witness")
@@ -101,6 +115,7 @@ class Place:
     address: Path | int
     trust: ssl.SSLContext
     http: httpx.AsyncClient
+    proxy: LittleProxy | None = None
     headers: dict[str, str] = field(default_factory=dict)
 
     async def raw(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -147,11 +162,17 @@ class World:
         path = self.directory / f"{self.count}.sock" if way.unix else None
         listening = listener(path)
         address = path or listening.getsockname()[1]
+        little = None
+        proxy = changes.pop("proxy", None)
+        if way.proxy:
+            little = await self.stack.enter_async_context(self.proxy(way.proxy))
+            proxy = proxy_at(little.address)
         binding = await self.egress.bind(
             connection_id=connection_id,
             policy=changes.pop("policy", None) or policy(way.mode, **changes),
             listeners=[listening],
             sentinel=SENTINEL,
+            proxy=proxy,
             seal_key=SEAL_KEY,
         )
         await self.stack.enter_async_context(binding)
@@ -173,7 +194,14 @@ class World:
             )
         await self.stack.enter_async_context(http)
         http.headers["authorization"] = f"Bearer {SENTINEL.reveal()}"
-        return Place(way=way, binding=binding, address=address, trust=trust, http=http)
+        return Place(
+            way=way, binding=binding, address=address, trust=trust, http=http, proxy=little
+        )
+
+    def proxy(self, kind: str, **changes: Any) -> LittleProxy:
+        """One that egress trusts, where it speaks TLS."""
+        context = self.upstream.authority.server_context("localhost") if kind == "https" else None
+        return LittleProxy(kind, context=context, **changes)
 
     async def connect_credential(self, connection_id: str = "c1", token: str = "") -> None:
         await self.egress.set_credential(

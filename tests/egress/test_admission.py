@@ -372,6 +372,7 @@ async def test_listeners_of_exchanges_are_told(world: World) -> None:
         policy=policy(EgressMode.INJECT),
         listeners=[listening],
         sentinel=Secret("another-sentinel"),
+        proxy=None,
         on_exchange=told.append,
     ):
         assert listening.fileno() == -1

@@ -121,6 +121,7 @@ async def test_a_policy_that_is_none_is_refused(world: World) -> None:
             policy=policy(EgressMode.INJECT, rules=rules),
             listeners=[listening],
             sentinel=None,
+            proxy=None,
         )
     assert listening.fileno() == -1
     assert (await (await world.place("tcp")).http.get("/echo")).status_code == 200
@@ -140,6 +141,7 @@ async def test_a_bind_that_was_cancelled_leaves_no_listener(world: World) -> Non
                 policy=policy(EgressMode.INJECT),
                 listeners=[listener(path)],
                 sentinel=None,
+                proxy=None,
             )
         )
         async with asyncio.timeout(5):
@@ -180,6 +182,7 @@ async def test_a_bind_that_is_answered_late_leaves_no_listener(
                 policy=policy(EgressMode.INJECT),
                 listeners=[listener(path)],
                 sentinel=None,
+                proxy=None,
             )
     assert caught.value.reason == "late"
     with pytest.raises(ConnectionRefusedError):

@@ -19,8 +19,13 @@ BIG = 50 * 2**20
 
 
 @pytest.fixture(params=list(WAYS))
-async def place(request: pytest.FixtureRequest, world: World) -> Place:
-    return await world.place(request.param)
+async def place(
+    request: pytest.FixtureRequest, world: World, upstream: Upstream
+) -> AsyncIterator[Place]:
+    place = await world.place(request.param)
+    yield place
+    if place.proxy:
+        assert upstream.connections <= len(place.proxy.asked)
 
 
 async def test_an_admitted_request_is_answered(place: Place, upstream: Upstream) -> None:

@@ -125,6 +125,7 @@ async def main(directory, redirect, upstream_ca):
             policy=policy(EgressMode.WITNESS, plain_host=OTHER_HOST),
             listeners=[listener(directory / "socket")],
             sentinel=None,
+            proxy=None,
             seal_key=SEAL_KEY,
         )
         print(egress.pid, binding.spool_path, flush=True)

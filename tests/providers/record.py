@@ -84,6 +84,7 @@ async def record(case: Case, programs: Programs) -> list[bytes]:
                     policy=provider.policy(Purpose.RUN, credential.kind),
                     listeners=sandbox.listeners,
                     sentinel=_SENTINEL,
+                    proxy=None,
                 ),
             ):
                 process = await sandbox.start()

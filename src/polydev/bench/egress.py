@@ -83,7 +83,7 @@ async def _bound(egress: Egress, path: Path) -> AsyncIterator[Path]:
         added=(AddedHeader(name="authorization", value="Bearer {access_token}"),),
     )
     binding = await egress.bind(
-        connection_id="bench", policy=policy, listeners=[listener], sentinel=None
+        connection_id="bench", policy=policy, listeners=[listener], sentinel=None, proxy=None
     )
     async with binding:
         yield path

@@ -15,6 +15,7 @@ from polydev.egress.policy import Judge
 from polydev.egress.stream import Stream
 from polydev.egress.upstream import Pool
 from polydev.models.egress import EgressPolicy, Rule
+from polydev.models.proxies import Proxy
 from polydev.secret import Secret
 
 _LEAF_SECONDS = 7 * 24 * 3600.0
@@ -24,6 +25,7 @@ _LEAF_SECONDS = 7 * 24 * 3600.0
 class Bound:
     """One binding: its listeners, their open connections, and what they may ask.
 
+    proxy: what its requests leave by; None for directly. Changing it needs `Pool.forget` too.
     sealing: held while an answer of this binding is written, so that they are kept in order.
     kept_success: the spool already holds a 2xx answer of this binding.
     asked: rules that admit one request and have admitted it.
@@ -34,6 +36,7 @@ class Bound:
     judge: Judge
     sentinel: Secret[str] | None
     seal_key: Secret[bytes] | None
+    proxy: Proxy | None
     servers: list[asyncio.Server] = field(default_factory=list)
     streams: set[Stream] = field(default_factory=set)
     sealing: asyncio.Lock = field(default_factory=asyncio.Lock)

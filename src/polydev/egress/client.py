@@ -26,6 +26,7 @@ from polydev.egress.hold import let_go
 from polydev.egress.notices import presentable
 from polydev.errors import EgressProblem
 from polydev.models.egress import EgressPolicy, Exchange, exchange_from_dict, policy_to_dict
+from polydev.models.proxies import Proxy
 from polydev.proc import to_the_end
 from polydev.secret import Secret
 
@@ -108,11 +109,13 @@ class Egress:
         policy: EgressPolicy,
         listeners: Sequence[socket.socket],
         sentinel: Secret[str] | None,
+        proxy: Proxy | None,
         seal_key: Secret[bytes] | None = None,
         on_exchange: OnExchange | None = None,
     ) -> Binding:
         """Lets whoever connects to `listeners` ask what `policy` admits, as this connection.
 
+        proxy: what all of it leaves by; None for directly, which nobody gets by leaving it out.
         The listeners are handed over: they are closed here in any case. A bind that fails or is
         cancelled leaves nothing behind in the process.
         """
@@ -133,6 +136,7 @@ class Egress:
                     "connection_id": connection_id,
                     "policy": policy_to_dict(policy),
                     "sentinel": sentinel.reveal() if sentinel else None,
+                    "proxy": proxy.reveal() if proxy else None,
                     "seal_key": base64.b64encode(seal_key.reveal()).decode() if seal_key else None,
                 },
                 [listener.fileno() for listener in listeners],
@@ -155,6 +159,20 @@ class Egress:
                 "connection_id": connection_id,
                 "access_token": access_token.reveal(),
                 "attributes": dict(attributes),
+            }
+        )
+
+    async def set_proxy(self, connection_id: str, proxy: Proxy | None) -> None:
+        """What this connection's next requests leave by, also those of its present bindings.
+
+        Requests under way come to their end by the one they began with; nothing kept alive is
+        used again.
+        """
+        await self._request(
+            {
+                "do": "set_proxy",
+                "connection_id": connection_id,
+                "proxy": proxy.reveal() if proxy else None,
             }
         )
 

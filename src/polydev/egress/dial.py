@@ -1,22 +1,32 @@
-"""Opens connections to providers: resolves the name itself and dials only what it checked.
+"""Opens connections to providers: directly, or through the connection's outbound proxy.
 
-An address that is not public (private, loopback, link-local, metadata, multicast, or one of these
-inside an IPv6 form that carries IPv4) raises Refused, even when the name has public ones beside
-it. With `redirect` every name means that one host and port, still verified by TLS as the provider.
-No connection, no trusted certificate, or too slow raises Unreachable.
+Directly it resolves the name itself and dials only what it checked: an address that is not public
+(private, loopback, link-local, metadata, multicast, or one of these inside an IPv6 form that
+carries IPv4) raises Refused, even when the name has public ones beside it. Through a proxy the
+name is the proxy's to resolve, and only what is plainly not a public name is refused; the proxy
+itself may be anywhere, for the owner chose it. With `redirect` every name means that one host and
+port, asked of the proxy where there is one. TLS is verified as the provider in every case.
+
+No connection, no trusted certificate, or too slow raises Unreachable; ProxyFailed when a proxy was
+in between. Nothing is tried without the proxy then.
 """
 
 import asyncio
 import ipaddress
 import socket
 import ssl
+from collections.abc import Awaitable
 from pathlib import Path
 
-from polydev.egress.refusal import Refused, Unreachable
-from polydev.egress.stream import Stream
+from polydev.egress.proxies import open_tunnel
+from polydev.egress.refusal import ProxyFailed, Refused, Unreachable
+from polydev.egress.stream import Stream, StreamClosed
+from polydev.models.proxies import Proxy, ProxyKind
 
 _RESOLVE_SECONDS = 10
 _CONNECT_SECONDS = 15
+# A proxy resolves and connects in its turn, some of them by way of somebody's home.
+_PROXY_SECONDS = 30
 _MOST_ADDRESSES = 4
 _PORT = 443
 
@@ -37,8 +47,10 @@ class Dialer:
         self._context = ssl.create_default_context(cafile=upstream_ca)
         self._context.set_alpn_protocols(["http/1.1"])
 
-    async def dial(self, host: str, *, tls: bool = True) -> Stream:
+    async def dial(self, host: str, proxy: Proxy | None, *, tls: bool = True) -> Stream:
         """A connection to `host`; without `tls` it carries the sandbox's own."""
+        if proxy is not None:
+            return await self._dial_through(proxy, host, tls=tls)
         problem = Unreachable(f"{host} has no address")
         for address, port in await self._addresses(host):
             try:
@@ -54,6 +66,33 @@ class Dialer:
             except OSError as error:
                 problem = Unreachable(f"{host} cannot be reached: {error.strerror or error}")
         raise problem
+
+    async def _dial_through(self, proxy: Proxy, host: str, *, tls: bool) -> Stream:
+        if not self._redirect:
+            check_name(host)
+        target, port = self._redirect or (host, _PORT)
+        stream = await self._reach(proxy)
+        try:
+            try:
+                async with asyncio.timeout(_PROXY_SECONDS):
+                    await open_tunnel(stream, proxy, target, port)
+            except TimeoutError as error:
+                raise ProxyFailed(
+                    f"the outbound proxy did not connect to {host} in time", status=504
+                ) from error
+            if not tls:
+                return stream
+            return await _named(
+                stream.start_tls_to(self._context, host), f"{host} through the outbound proxy"
+            )
+        except BaseException:
+            stream.abort()
+            raise
+
+    async def _reach(self, proxy: Proxy) -> Stream:
+        host = proxy.host.strip("[]")
+        verified_as = host if proxy.kind is ProxyKind.HTTPS else None
+        return await _named(self._connect(host, proxy.port, verified_as), "the outbound proxy")
 
     async def _connect(self, address: str, port: int, verified_as: str | None) -> Stream:
         loop = asyncio.get_running_loop()
@@ -82,6 +121,35 @@ class Dialer:
         if not all(is_public(address) for address in addresses):
             raise Refused(f"{host} resolves to an address that is not public")
         return [(address, _PORT) for address in addresses[:_MOST_ADDRESSES]]
+
+
+async def _named(connecting: Awaitable[Stream], what: str) -> Stream:
+    """What `connecting` gives; what goes wrong, in words about `what`."""
+    try:
+        return await connecting
+    except ssl.SSLCertVerificationError as error:
+        raise ProxyFailed(
+            f"the certificate shown for {what} is not trusted: {error.verify_message}"
+        ) from error
+    except TimeoutError as error:
+        raise ProxyFailed(f"{what} did not accept a connection in time", status=504) from error
+    except ssl.SSLError as error:
+        raise ProxyFailed(f"TLS with {what} failed: {error.reason}") from error
+    except StreamClosed as error:
+        raise ProxyFailed(f"TLS with {what} failed: the connection was closed") from error
+    except OSError as error:
+        raise ProxyFailed(f"{what} cannot be reached: {error.strerror or error}") from error
+
+
+def check_name(host: str) -> None:
+    """Raises Refused for what a resolver elsewhere would not take for a public host's name.
+
+    An address is taken only in its plain form: resolvers also read `127.1` and `0x7f000001`.
+    """
+    last = host.rstrip(".").rpartition(".")[2]
+    is_address = ":" in host or last.isdigit() or last.startswith("0x")
+    if (is_address and not is_public(host)) or last in ("localhost", ""):
+        raise Refused(f"{host} is an address that is not public")
 
 
 def is_public(address: str) -> bool:

@@ -27,7 +27,7 @@ from polydev.egress.headers import (
 )
 from polydev.egress.notices import presentable
 from polydev.egress.policy import split_target
-from polydev.egress.refusal import Refused, Unreachable
+from polydev.egress.refusal import ProxyFailed, Refused, Unreachable
 from polydev.egress.relay import relay
 from polydev.egress.spool import ANSWER_BYTES, seal_answer, write_spool
 from polydev.egress.stream import StreamClosed
@@ -80,15 +80,19 @@ class Passing:
                 refusal.status, f"{self._method} {self._host}{self._path}: {refusal.reason}"
             )
         except Unreachable as problem:
+            by_proxy = isinstance(problem, ProxyFailed)
+            reason = problem.reason
+            if self._bound.proxy is not None and not by_proxy:
+                reason += " (through the outbound proxy)"
             if self._answering:
                 if self._down.stream.gone.done():
                     raise StreamClosed from problem  # it was us who ended it, with the sandbox
-                self._services.notices.log("answer cut off", host=self._host, reason=problem.reason)
+                self._services.notices.log("answer cut off", host=self._host, reason=reason)
                 # Not aborted: what came before the cut is the sandbox's, and the missing end tells.
                 self._down.stream.close()
                 raise StreamClosed from problem
-            self.report(problem.status, unreachable=problem.reason)
-            await self._down.refuse(problem.status, problem.reason)
+            self.report(problem.status, unreachable=reason, proxy_failed=by_proxy)
+            await self._down.refuse(problem.status, reason)
 
     def report(
         self,
@@ -96,6 +100,7 @@ class Passing:
         *,
         refused: str = "",
         unreachable: str = "",
+        proxy_failed: bool = False,
         headers: Headers | None = None,
     ) -> None:
         took = asyncio.get_running_loop().time() - self._started_at
@@ -108,6 +113,7 @@ class Passing:
                 status=status,
                 refused=refused,
                 unreachable=unreachable,
+                proxy_failed=proxy_failed,
                 headers=observed(headers or [], self._bound.policy.observed),
                 first_byte_seconds=None if headers is None else took,
             )
@@ -152,7 +158,8 @@ class Passing:
         return rule, h11.Request(method=self._method, target=target.line(), headers=headers)
 
     async def _take(self) -> Upstream:
-        upstream = await self._services.pool.take(self._bound.connection_id, self._host)
+        bound = self._bound
+        upstream = await self._services.pool.take(bound.connection_id, self._host, bound.proxy)
         if self._down.stream.gone.done():
             self._services.pool.give_back(upstream)
             raise StreamClosed

@@ -27,6 +27,7 @@ from polydev.egress.policy import Judge
 from polydev.egress.serve import serve
 from polydev.egress.stream import Stream
 from polydev.models.egress import policy_from_dict
+from polydev.models.proxies import Proxy, ProxyRange
 from polydev.secret import Secret
 
 
@@ -97,6 +98,8 @@ class _Process:
                         access_token=Secret(message["access_token"]),
                         attributes=message["attributes"],
                     )
+                case "set_proxy":
+                    self._set_proxy(message["connection_id"], _proxy(message["proxy"]))
                 case "forget":
                     self._services.tokens.pop(message["connection_id"], None)
                     self._services.pool.forget(message["connection_id"])
@@ -119,6 +122,7 @@ class _Process:
                 judge=Judge(policy_from_dict(message["policy"])),
                 sentinel=None if message["sentinel"] is None else Secret(message["sentinel"]),
                 seal_key=None if key is None else Secret(base64.b64decode(key)),
+                proxy=_proxy(message["proxy"]),
             )
             while listeners:
                 bound.servers.append(await self._listen(bound, listeners[-1]))
@@ -130,6 +134,12 @@ class _Process:
                 listener.close()
             raise
         self._bindings[bound.id] = bound
+
+    def _set_proxy(self, connection_id: str, proxy: Proxy | None) -> None:
+        for bound in self._bindings.values():
+            if bound.connection_id == connection_id:
+                bound.proxy = proxy
+        self._services.pool.forget(connection_id)
 
     async def _listen(self, bound: Bound, listener: socket.socket) -> asyncio.Server:
         def accepted(stream: Stream) -> None:
@@ -162,3 +172,11 @@ class _Process:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _proxy(address: str | None) -> Proxy | None:
+    """Raises ValueError, for None alone means no proxy."""
+    if address is None:
+        return None
+    found = ProxyRange.parse(address)
+    return found.at(found.ports[0])

@@ -17,3 +17,7 @@ class Unreachable(Exception):
         super().__init__(reason)
         self.reason = reason
         self.status = status
+
+
+class ProxyFailed(Unreachable):
+    """The connection's outbound proxy is what no answer came through."""

@@ -11,7 +11,7 @@ from polydev.egress.bound import Bound, Services
 from polydev.egress.downstream import Downstream
 from polydev.egress.exchange import Passing
 from polydev.egress.policy import split_authority
-from polydev.egress.refusal import Refused, Unreachable
+from polydev.egress.refusal import ProxyFailed, Refused, Unreachable
 from polydev.egress.relay import relay
 from polydev.egress.stream import Stream, StreamClosed
 from polydev.models.egress import EgressMode, Exchange
@@ -94,11 +94,15 @@ class _Connection:
             self._report("CONNECT", host, refusal.status, refused=refusal.reason)
             await down.refuse(refusal.status, f"CONNECT {host}: {refusal.reason}")
         except Unreachable as problem:
-            self._report("CONNECT", host, problem.status, unreachable=problem.reason)
+            self._report(
+                *("CONNECT", host, problem.status),
+                unreachable=problem.reason,
+                proxy_failed=isinstance(problem, ProxyFailed),
+            )
             await down.refuse(problem.status, problem.reason)
 
     async def _tunnel(self, down: Downstream, host: str) -> None:
-        upstream = await self._services.dialer.dial(host, tls=False)
+        upstream = await self._services.dialer.dial(host, self._bound.proxy, tls=False)
         try:
             self._report("CONNECT", host, 200)
             await down.flush(_established(down))
@@ -122,7 +126,14 @@ class _Connection:
         await self.serve(inner, tls_host=host)
 
     def _report(
-        self, method: str, host: str, status: int, *, refused: str = "", unreachable: str = ""
+        self,
+        method: str,
+        host: str,
+        status: int,
+        *,
+        refused: str = "",
+        unreachable: str = "",
+        proxy_failed: bool = False,
     ) -> None:
         self._services.notices.exchange(
             Exchange(
@@ -133,6 +144,7 @@ class _Connection:
                 status=status,
                 refused=refused,
                 unreachable=unreachable,
+                proxy_failed=proxy_failed,
             )
         )
 

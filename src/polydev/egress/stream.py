@@ -147,19 +147,37 @@ class Stream(asyncio.Protocol):
         Call it in the same step as the write after which the peer begins its handshake. Raises
         StreamClosed when the peer goes away or does not accept the certificate.
         """
-        assert self._transport is not None
-        inner = Stream()
-        inner._tls = True
         try:
-            transport = await self._loop.start_tls(
-                self._transport,
-                inner,
-                context,
-                server_side=True,
-                ssl_handshake_timeout=_HANDSHAKE_SECONDS,
-            )
+            return await self._under_tls(context, server_side=True)
         except (OSError, ssl.SSLError) as error:
             raise StreamClosed from error
+
+    async def start_tls_to(self, context: ssl.SSLContext, host: str) -> "Stream":
+        """The same, we being the client and the peer verified as `host`.
+
+        Raises StreamClosed, ssl.SSLError, OSError.
+        """
+        return await self._under_tls(context, server_hostname=host)
+
+    async def _under_tls(
+        self,
+        context: ssl.SSLContext,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+    ) -> "Stream":
+        if self._transport is None:
+            raise StreamClosed
+        inner = Stream()
+        inner._tls = True
+        transport = await self._loop.start_tls(
+            self._transport,
+            inner,
+            context,
+            server_side=server_side,
+            server_hostname=server_hostname,
+            ssl_handshake_timeout=_HANDSHAKE_SECONDS,
+        )
         if transport is None:
             raise StreamClosed
         self._transport = None  # closing this one must not cut what the inner still has to say

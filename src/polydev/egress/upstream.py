@@ -1,7 +1,7 @@
 """Connections to providers, kept alive for the next request of the same connection.
 
-Two polydev connections never share one: they are kept by (connection id, host). A kept one that
-the server closed, or spoke on unasked, is thrown away before it is reused. Nothing here sends a
+Two polydev connections never share one, nor do two ways out: they are kept by (connection id,
+host, outbound proxy). A kept one that the server closed, or spoke on unasked, is thrown away before it is reused. Nothing here sends a
 request a second time: once a byte of it is written, a failure is the exchange's to report.
 """
 
@@ -13,6 +13,7 @@ import h11
 
 from polydev.egress.refusal import Unreachable
 from polydev.egress.stream import Stream, StreamClosed
+from polydev.models.proxies import Proxy
 
 HEAD_BYTES = 64 * 1024
 _READ_SECONDS = 300
@@ -21,7 +22,7 @@ _IDLE_SECONDS = 55  # below the minute after which front ends commonly close
 _MOST_IDLE_EACH = 8
 _MOST_IDLE = 256
 
-Key = tuple[str, str]
+Key = tuple[str, str, Proxy | None]
 
 
 class Upstream:
@@ -145,14 +146,14 @@ def head_bytes(event: h11.Request | h11.Response) -> int:
 
 
 class Pool:
-    def __init__(self, dial: Callable[[str], Awaitable[Stream]]) -> None:
+    def __init__(self, dial: Callable[[str, Proxy | None], Awaitable[Stream]]) -> None:
         self._dial = dial
         self._idle: dict[Key, list[Upstream]] = {}
         self._generations: dict[str, int] = {}
 
-    async def take(self, connection_id: str, host: str) -> Upstream:
+    async def take(self, connection_id: str, host: str, proxy: Proxy | None) -> Upstream:
         """A connection on which nothing is under way. Raises Refused or Unreachable."""
-        key = (connection_id, host)
+        key = (connection_id, host, proxy)
         while kept := self._idle.get(key):
             upstream = kept[-1]
             self._drop(upstream)
@@ -160,7 +161,7 @@ class Pool:
                 return upstream
             upstream.stream.abort()
         generation = self._generations.get(connection_id, 0)
-        return Upstream(await self._dial(host), key, generation)
+        return Upstream(await self._dial(host, proxy), key, generation)
 
     def give_back(self, upstream: Upstream) -> None:
         """Keeps the connection for the next request when it can carry one; else closes it."""

@@ -92,6 +92,7 @@ class Exchange:
     status: what the sandbox was answered; 403 refused here, 502 and 504 upstream out of reach.
     refused: why egress did not pass it on; empty when it did.
     unreachable: why no answer came from upstream; empty when one did.
+    proxy_failed: it was the connection's outbound proxy.
     headers: the answer's headers that the policy observes, lower-case names, and `retry-after`.
     """
 
@@ -102,6 +103,7 @@ class Exchange:
     status: int
     refused: str = ""
     unreachable: str = ""
+    proxy_failed: bool = False
     headers: tuple[tuple[str, str], ...] = ()
     first_byte_seconds: float | None = None
 
