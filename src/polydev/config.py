@@ -18,6 +18,7 @@ from pydantic_settings import (
 )
 
 from polydev.errors import SetupProblem
+from polydev.models.proxies import ProxyRange
 
 
 class Section(BaseModel):
@@ -78,6 +79,19 @@ class EgressSettings(Section):
     upstream_ca: Path | None = Field(
         None, description="PEM file that egress trusts in place of the system's authorities."
     )
+    proxy: SecretStr | None = Field(
+        None,
+        description="Outbound proxy of every connection that has none of its own: "
+        "`http://`, `https://` or `socks5://`, with `user:password@` if need be. Of a range of "
+        "ports (`http://proxy.example:10001-10100`) each connection gets one and keeps it.",
+    )
+
+    @field_validator("proxy")
+    @classmethod
+    def _address(cls, value: SecretStr | None) -> SecretStr | None:
+        if value:
+            ProxyRange.parse(value.get_secret_value())
+        return value or None
 
     @field_validator("redirect")
     @classmethod

@@ -20,6 +20,7 @@
     │   └── CredentialUnreadable      a credential file is not what its CLI writes
     ├── LoginFailed               a login came to nothing; `reason` is a LoginTrouble
     ├── ProviderProblem           the provider answered with an error of its own, or not at all
+    │   └── ProxyProblem              the connection's outbound proxy failed, or has no free port
     ├── RunFailed                 the CLI died, spoke nonsense, hung, or was stopped
     ├── SandboxUnavailable        this machine cannot make the sandbox that is configured
     ├── EgressProblem             the egress process did not start, or died
@@ -157,6 +158,10 @@ class LoginFailed(PolydevError):
 class ProviderProblem(PolydevError):
     status = 502
     code = "provider_error"
+
+
+class ProxyProblem(ProviderProblem):
+    code = "proxy_failed"
 
 
 class RunFailed(PolydevError):

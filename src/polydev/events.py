@@ -25,6 +25,7 @@ class EndReason(StrEnum):
     WINDOW_EXHAUSTED = "window_exhausted"  # the subscription's window is used up
     NEEDS_LOGIN = "needs_login"  # the provider refuses the credential
     PROVIDER_ERROR = "provider_error"  # the provider failed, or could not be reached
+    PROXY_FAILED = "proxy_failed"  # the connection's outbound proxy
     INVALID_REQUEST = "invalid_request"  # the provider refused what was asked
     CLI_FAILED = "cli_failed"  # died, printed nonsense, said nothing
     SANDBOX_FAILED = "sandbox_failed"

@@ -36,6 +36,7 @@ from polydev.core.metrics import Metrics
 from polydev.core.notices import Notices
 from polydev.core.opened_vault import opened_vault
 from polydev.core.programs import Programs
+from polydev.core.proxies import Proxies
 from polydev.core.quotas import Quotas
 from polydev.core.runner import Runner
 from polydev.core.runs import Runs
@@ -160,6 +161,7 @@ async def running_gateway(settings: Settings) -> AsyncIterator[Gateway]:
         first_starts = FirstStarts(programs, sandboxes)
         stack.push_async_callback(first_starts.close)
         credentials = Credentials(store, vault, egress)
+        proxies = Proxies(store, vault, egress, settings.egress.proxy)
         keeper = Keeper(
             store=store,
             vault=vault,
@@ -167,12 +169,13 @@ async def running_gateway(settings: Settings) -> AsyncIterator[Gateway]:
             egress=egress,
             sandboxes=sandboxes,
             programs=programs,
+            proxies=proxies,
             spool=layout.spool,
             metrics=metrics,
             settings=settings.keeper,
         )
         await keeper.recover()
-        connections = Connections(store, keeper)
+        connections = Connections(store, keeper, proxies)
         windows = Windows(store, notices.publish)
         accounts = Accounts(store, settings.keys)
         quotas = Quotas()
@@ -182,7 +185,14 @@ async def running_gateway(settings: Settings) -> AsyncIterator[Gateway]:
             connections=connections,
             windows=windows,
             keeper=keeper,
-            runner=Runner(programs, first_starts, sandboxes, egress, settings.runs),
+            runner=Runner(
+                programs=programs,
+                first_starts=first_starts,
+                sandboxes=sandboxes,
+                egress=egress,
+                proxies=proxies,
+                settings=settings.runs,
+            ),
             quotas=quotas,
             metrics=metrics,
             settings=settings.runs,
@@ -193,12 +203,19 @@ async def running_gateway(settings: Settings) -> AsyncIterator[Gateway]:
         await stack.enter_async_context(_task(windows.store_forever()))
         await stack.enter_async_context(_task(keeper.keep_forever()))
         await accounts.first_user()
-        connecting = Connecting(store, credentials, connections, runs)
+        connecting = Connecting(
+            store=store,
+            credentials=credentials,
+            connections=connections,
+            proxies=proxies,
+            runs=runs,
+        )
         logins = Logins(
             store=store,
             programs=programs,
             sandboxes=sandboxes,
             egress=egress,
+            proxies=proxies,
             connecting=connecting,
             settings=settings.logins,
         )
@@ -210,6 +227,7 @@ async def running_gateway(settings: Settings) -> AsyncIterator[Gateway]:
                 accounts=accounts,
                 connections=connections,
                 connecting=connecting,
+                proxies=proxies,
                 logins=logins,
                 windows=windows,
                 quotas=quotas,

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -325,7 +326,7 @@ def _tunnel(proxy: Proxy, pieces: list[bytes]) -> str:
 
 def _cut(data: bytes, at: list[int]) -> list[bytes]:
     places = [0, *sorted(one % (len(data) + 1) for one in at), len(data)]
-    return [data[a:b] for a, b in zip(places, places[1:], strict=False)]
+    return [data[a:b] for a, b in itertools.pairwise(places)]
 
 
 cuts = st.lists(st.integers(0, 1000), max_size=8)

@@ -165,3 +165,23 @@ async def test_windows_are_kept_by_kind_and_connection(
         ("five_hour", 0.2),
         ("seven_day", 0.3),
     ]
+
+
+async def test_a_proxy_is_kept_changed_and_gone_with_its_connection(
+    store: Store, user: User, connection: Connection
+) -> None:
+    assert (connection.proxy, await store.connections.own_proxy(connection.id)) == (None, None)
+    changed = await store.connections.set_proxy(connection.id, "http://h:1", b"sealed proxy")
+    assert changed.proxy == "http://h:1"
+    assert await store.connections.get(connection.id) == changed
+    assert await store.connections.own_proxy(connection.id) == b"sealed proxy"
+    ended = await store.connections.set_state(connection.id, ConnectionState.DISCONNECTED)
+    assert ended.proxy == "http://h:1"
+    assert await store.connections.own_proxy(connection.id) is None
+    other = await store.connections.add(
+        replace(connection_of(user), proxy="http://h:2"), b"sealed", b"another"
+    )
+    assert other.proxy == "http://h:2"
+    assert await store.connections.own_proxy(other.id) == b"another"
+    with pytest.raises(NotFound):
+        await store.connections.set_proxy("con_unknown", None, None)

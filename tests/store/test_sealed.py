@@ -10,6 +10,7 @@ from polydev.models.seals import (
     SealPurpose,
     credential_context,
     events_context,
+    proxy_context,
     request_context,
 )
 from polydev.secret import Secret
@@ -27,7 +28,9 @@ async def fill(store: Store, user: User, vault: Vault, count: int) -> None:
     for number in range(count):
         connection = connection_of(user)
         await store.connections.add(
-            connection, vault.seal(f"credential {number}".encode(), credential_context(connection))
+            connection,
+            vault.seal(f"credential {number}".encode(), credential_context(connection)),
+            vault.seal(f"proxy {number}".encode(), proxy_context(connection)),
         )
         run = run_on(connection)
         await store.runs.add(run, vault.seal(b"request", request_context(run)))
@@ -76,13 +79,13 @@ async def test_every_value_is_given_once_with_the_context_it_was_sealed_for(
     vault = Vault(KeyRing(keys=(OLD,)))
     await fill(store, user, vault, 7)
     values = [value async for value in store.sealed.every()]
-    assert len(values) == len({(value.context.purpose, value.key) for value in values}) == 29
-    assert len(await opened(store, vault)) == 29
+    assert len(values) == len({(value.context.purpose, value.key) for value in values}) == 36
+    assert len(await opened(store, vault)) == 36
     assert values[-1].context.purpose is SealPurpose.CHECK
 
 
 @pytest.mark.usefixtures("small_batches")
-@pytest.mark.parametrize("stop_after", [1, 4, 11, 20])
+@pytest.mark.parametrize("stop_after", [1, 4, 8, 11, 25])
 async def test_a_rotation_that_was_interrupted_is_finished_by_the_next(
     store: Store, user: User, stop_after: int
 ) -> None:
@@ -91,7 +94,7 @@ async def test_a_rotation_that_was_interrupted_is_finished_by_the_next(
     before = await opened(store, both)
     assert await rotate(store, both, stop_after=stop_after) == stop_after
     assert await opened(store, both) == before
-    assert await rotate(store, both) == 21 - stop_after
+    assert await rotate(store, both) == 26 - stop_after
     assert await rotate(store, both) == 0
     assert await opened(store, Vault(KeyRing(keys=(NEW,)))) == before
 

@@ -27,6 +27,8 @@ class WindowRecord(BaseModel):
 
 
 class ConnectionRecord(BaseModel):
+    """proxy: the outbound proxy that it leaves by, without user and password; null: directly."""
+
     id: str
     user: str
     provider: str
@@ -36,6 +38,7 @@ class ConnectionRecord(BaseModel):
     plan: str
     ownership: Ownership
     source: str | None
+    proxy: str | None
     created_at: datetime
     expires_at: datetime | None
     refreshed_at: datetime | None
@@ -77,6 +80,7 @@ def record(connection: Connection, user: str, windows: Sequence[Window] = ()) ->
         plan=connection.plan,
         ownership=connection.ownership,
         source=connection.source,
+        proxy=connection.proxy,
         created_at=connection.created_at,
         expires_at=connection.expires_at,
         refreshed_at=connection.refreshed_at,

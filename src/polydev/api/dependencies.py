@@ -12,6 +12,7 @@ from polydev.core.connections import Connections
 from polydev.core.logins import Logins
 from polydev.core.metrics import Metrics
 from polydev.core.notices import Notices
+from polydev.core.proxies import Proxies
 from polydev.core.quotas import Quotas
 from polydev.core.runs import Runs
 from polydev.core.sign_ins import SignIns
@@ -23,6 +24,7 @@ class Services:
     accounts: Accounts
     connections: Connections
     connecting: Connecting
+    proxies: Proxies
     logins: Logins
     windows: Windows
     quotas: Quotas

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from polydev.api import sse
 from polydev.api.dependencies import ServicesDependency
+from polydev.api.owner import ProxyText, said
 from polydev.models.logins import Login, LoginMethod, LoginState, LoginTrouble
 
 router = APIRouter(prefix="/owner/logins")
@@ -24,9 +25,12 @@ class Way(BaseModel):
 
 
 class LoginRequest(BaseModel):
+    """proxy: the outbound proxy that the login and then its connection leave by; `none` for none."""
+
     user: str | None = None
     provider: str
     method: LoginMethod | None = None
+    proxy: ProxyText | None = None
 
 
 class Answer(BaseModel):
@@ -70,7 +74,8 @@ async def ways(provider: str, services: ServicesDependency) -> list[Way]:
 async def start(body: LoginRequest, services: ServicesDependency) -> LoginRecord:
     """A login under way: the person's live one, or a new one."""
     user = await services.accounts.user_named(body.user)
-    return record(await services.logins.start(user, body.provider, body.method))
+    proxy = said(body.proxy)
+    return record(await services.logins.start(user, body.provider, body.method, proxy))
 
 
 @router.get("")

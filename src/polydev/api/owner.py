@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
-from pydantic import Base64Bytes, BaseModel, Field
+from pydantic import Base64Bytes, BaseModel, Field, SecretStr
 
 from polydev.api.connections import ConnectionRecord, record
 from polydev.api.dependencies import ServicesDependency
@@ -19,6 +19,9 @@ from polydev.models.accounts import ApiKey, Ownership, User, UserState
 from polydev.secret import Secret
 
 router = APIRouter(prefix="/owner")
+
+# It may hold a password. What is wrong with an address is said without it.
+ProxyText = Annotated[SecretStr, Field(max_length=2048)]
 
 
 class UserRecord(BaseModel):
@@ -67,14 +70,25 @@ class SignInLink(BaseModel):
     valid_seconds: int
 
 
+class ProxyRequest(BaseModel):
+    """An address, a range of ports of which it gets one, or `none`."""
+
+    proxy: ProxyText
+
+
 class ConnectRequest(BaseModel):
-    """files: path under HOME → base64 of the file that the CLI wrote."""
+    """files: path under HOME → base64 of the file that the CLI wrote.
+
+    proxy: the outbound proxy that it is to leave by, `none` for none; by default that of the
+    connection it renews, else the one of the setting.
+    """
 
     user: str | None = None
     provider: str
     files: dict[str, Base64Bytes]
     ownership: Ownership
     source: str | None = None
+    proxy: ProxyText | None = None
 
 
 class CheckResult(BaseModel):
@@ -167,6 +181,7 @@ async def connect(body: ConnectRequest, services: ServicesDependency) -> CheckRe
             files={path: Secret(bytes(content)) for path, content in body.files.items()},
             ownership=body.ownership,
             source=body.source,
+            proxy=said(body.proxy),
         )
     )
     return CheckResult(connection=record(connection, user.name), ok=True, message=message)
@@ -179,11 +194,26 @@ async def check(connection_id: str, services: ServicesDependency) -> CheckResult
     return CheckResult(connection=record(connection, user.name), ok=ok, message=message)
 
 
+@router.put("/connections/{connection_id}/proxy")
+async def change_proxy(
+    connection_id: str, body: ProxyRequest, services: ServicesDependency
+) -> ConnectionRecord:
+    """What it leaves by from now on; runs under way finish what they have begun."""
+    proxy = Secret(body.proxy.get_secret_value())
+    connection = await services.proxies.change(connection_id, proxy)
+    user = await services.accounts.user_named(connection.user_id)
+    return record(connection, user.name)
+
+
 @router.delete("/connections/{connection_id}")
 async def disconnect(connection_id: str, services: ServicesDependency) -> ConnectionRecord:
     connection = await services.connections.disconnect(connection_id)
     user = await services.accounts.user_named(connection.user_id)
     return record(connection, user.name)
+
+
+def said(proxy: SecretStr | None) -> Secret[str] | None:
+    return None if proxy is None else Secret(proxy.get_secret_value())
 
 
 def _user(user: User) -> UserRecord:

@@ -36,6 +36,7 @@ def register(app: typer.Typer) -> None:
     app.command()(connect)
     app.command("connections")(list_connections)
     app.command()(check)
+    app.command()(proxy)
     app.command()(disconnect)
     app.command()(logins)
 
@@ -59,6 +60,15 @@ def connect(
         LoginMethod | None, typer.Option(help="How to log in; the provider's best by default.")
     ] = None,
     user: Annotated[str | None, typer.Option(help="Whose; the first user's by default.")] = None,
+    proxy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Outbound proxy that its login, refreshes and runs leave by: http://, https:// "
+            "or socks5://[USER:PASSWORD@]HOST:PORT, or a range of ports of which it gets one; "
+            "`none` for none; `-` asks for it.",
+        ),
+    ] = None,
     *,
     take: Annotated[
         bool,
@@ -78,7 +88,8 @@ def connect(
     if source is None:
         if take:
             raise InvalidRequest("`--take` goes with `--from`: a login made here is polydev's own.")
-        with_owner(lambda client: log_in(client, provider, user, method))
+        address = proxy_text(proxy)
+        with_owner(lambda client: log_in(client, provider, user, method, address))
         return
     file, files = credential_files(kind, source)
     ownership = Ownership.TAKE if take else Ownership.FOLLOW
@@ -92,6 +103,7 @@ def connect(
         "files": {path: base64.b64encode(content).decode() for path, content in files.items()},
         "ownership": ownership.value,
         "source": None if file is None else str(file),
+        "proxy": proxy_text(proxy),
     }
     if take:
         console.print(f"[yellow]note[/] {_ADDRESS_NOTE}")
@@ -115,6 +127,8 @@ def list_connections(
     rows = with_owner(lambda client: ask(client, "GET", "/owner/connections", all=everything))
     show(rows, "id", "user", "provider", "state", "account", "plan", "ownership", "expires_at")
     for row in rows:
+        if row["proxy"]:
+            console.print(f"{row['id']}: leaves {by(row)}")
         if row["reason"]:
             console.print(f"{row['id']}: {row['reason']}")
         for window in row["windows"]:
@@ -152,6 +166,33 @@ def check(connection_id: str) -> None:
     console.print(f"{result['connection']['state']}: {result['message']}")
     if not result["ok"]:
         sys.exit(1)
+
+
+def proxy(
+    connection_id: str,
+    address: Annotated[
+        str, typer.Argument(help="As in `polydev connect --proxy`; `none`; `-` asks for it.")
+    ],
+) -> None:
+    """Give a connection another outbound proxy, or none."""
+    body = {"proxy": proxy_text(address)}
+    path = f"/owner/connections/{connection_id}/proxy"
+    connection = with_owner(lambda client: ask(client, "PUT", path, body))
+    console.print(f"{connection_id} leaves {by(connection)}. `polydev check` tries it.")
+
+
+def by(connection: dict[str, Any]) -> str:
+    """What it leaves by, in words."""
+    return f"by {connection['proxy']}" if connection["proxy"] else "directly"
+
+
+def proxy_text(given: str | None) -> str | None:
+    """`-` keeps a password out of the shell's history and the list of processes."""
+    if given != "-":
+        return given
+    if sys.stdin.isatty():
+        return str(typer.prompt("Proxy", hide_input=True))
+    return sys.stdin.readline().strip()
 
 
 def disconnect(connection_id: str) -> None:

@@ -26,13 +26,18 @@ console = Console(highlight=False, soft_wrap=True)
 
 
 async def log_in(
-    client: httpx.AsyncClient, provider: str, user: str | None, method: str | None
+    client: httpx.AsyncClient,
+    provider: str,
+    user: str | None,
+    method: str | None,
+    proxy: str | None = None,
 ) -> None:
     """From asking for it to "Successfully connected". Raises OwnerError when it comes to less.
 
     Leaving in the middle (Ctrl-C) cancels the login.
     """
-    body = {"provider": provider, "user": user, "method": method or await _best(client, provider)}
+    method = method or await _best(client, provider)
+    body = {"provider": provider, "user": user, "method": method, "proxy": proxy}
     login = await ask(client, "POST", "/owner/logins", body)
     path, query = f"/owner/logins/{login['id']}", {"user": user} if user else {}
     what = (

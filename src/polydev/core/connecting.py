@@ -2,12 +2,13 @@
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from polydev.core.connections import Connections
 from polydev.core.credentials import Credentials
 from polydev.core.outcomes import error_from
+from polydev.core.proxies import Proxies, Route
 from polydev.core.runs import Runs
 from polydev.errors import InvalidRequest, NeedsLogin, PolydevError
 from polydev.events import EndReason
@@ -24,29 +25,41 @@ _PROOF_SECONDS = 90.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NewConnection:
-    """files: path under HOME → content; source: the file to follow, for `Ownership.FOLLOW`."""
+    """files: path under HOME → content; source: the file to follow, for `Ownership.FOLLOW`.
+
+    proxy: what its owner said that it leaves by; login_route: what its login left by.
+    """
 
     user: User
     provider: str
     files: Mapping[str, Secret[bytes]]
     ownership: Ownership
     source: str | None
+    proxy: Secret[str] | None = None
+    login_route: Route | None = None
 
 
 class Connecting:
     def __init__(
-        self, store: Store, credentials: Credentials, connections: Connections, runs: Runs
+        self,
+        *,
+        store: Store,
+        credentials: Credentials,
+        connections: Connections,
+        proxies: Proxies,
+        runs: Runs,
     ) -> None:
         self._store = store
         self._credentials = credentials
         self._connections = connections
+        self._proxies = proxies
         self._runs = runs
 
     async def connect(self, new: NewConnection) -> tuple[Connection, str]:
         """A new, proved connection, and a sentence about it.
 
-        It takes the place of the same account's earlier connection of this user. Raises
-        CredentialUnreadable, and whatever the live call failed with. A login that the provider
+        It takes the place of the same account's earlier connection of this user, and leaves by the
+        same address unless another is said. Raises CredentialUnreadable, ProxyProblem, and whatever the live call failed with. A login that the provider
         refuses is not kept, unless it was renewed here: then this is its only copy. One that could
         not be proved for another reason is kept as `proving`.
         """
@@ -67,7 +80,13 @@ class Connecting:
             source=new.source if new.ownership is Ownership.FOLLOW else None,
             expires_at=credential.expires_at,
         )
-        connection = await self._credentials.add(connection, credential)
+        earlier = await self._earlier(connection)
+        async with self._proxies.for_new(
+            new.proxy, new.login_route, earlier[-1] if earlier else None
+        ) as route:
+            connection = replace(connection, proxy=route.shown())
+            own_proxy = self._proxies.sealed(connection, route)
+            connection = await self._credentials.add(connection, credential, own_proxy)
         problem = await self._prove(connection)
         if isinstance(problem, NeedsLogin):
             await self._not_proved(connection.id, problem)
@@ -127,13 +146,20 @@ class Connecting:
             )
 
     async def _supersede(self, new: Connection) -> tuple[str, ...]:
-        """Ends this user's earlier connections to the same subscription; their ids.
+        """Ends this user's earlier connections to the same subscription; their ids."""
+        earlier = await self._earlier(new)
+        return tuple([(await self._connections.disconnect(old.id)).id for old in earlier])
+
+    async def _earlier(self, new: Connection) -> list[Connection]:
+        """The user's other connections to the same subscription, oldest first.
 
         Without a name for the account nothing tells that two are the same.
         """
-        ended = []
-        for old in await self._store.connections.of_user(new.user_id, new.provider):
-            same = new.account and (old.account, old.plan) == (new.account, new.plan)
-            if old.id != new.id and same and old.state is not ConnectionState.DISCONNECTED:
-                ended.append((await self._connections.disconnect(old.id)).id)
-        return tuple(ended)
+        return [
+            old
+            for old in await self._store.connections.of_user(new.user_id, new.provider)
+            if new.account
+            and (old.account, old.plan) == (new.account, new.plan)
+            and old.id != new.id
+            and old.state is not ConnectionState.DISCONNECTED
+        ]

@@ -4,6 +4,7 @@ Whose a connection is decides who may use it: `for_run` gives a user's own or no
 """
 
 from polydev.core.keeper import Keeper
+from polydev.core.proxies import Proxies
 from polydev.errors import NeedsLogin, NoConnection, NotFound
 from polydev.models.accounts import Connection, ConnectionState, User
 from polydev.providers.base import Provider
@@ -11,8 +12,9 @@ from polydev.store import Store
 
 
 class Connections:
-    def __init__(self, store: Store, keeper: Keeper) -> None:
+    def __init__(self, store: Store, keeper: Keeper, proxies: Proxies) -> None:
         self._store = store
+        self._proxies = proxies
         self._keeper = keeper
 
     async def get(self, connection_id: str) -> Connection:
@@ -45,6 +47,7 @@ class Connections:
         await self.get(connection_id)
         ended = await self._store.connections.set_state(connection_id, ConnectionState.DISCONNECTED)
         await self._keeper.forget(connection_id)
+        self._proxies.forget(connection_id)
         return ended
 
     async def list(self, *, include_disconnected: bool = False) -> tuple[Connection, ...]:

@@ -34,9 +34,12 @@ class Credentials:
         self._egress = egress
         self._opened: dict[str, tuple[int, Credential]] = {}  # with its version, by connection
 
-    async def add(self, connection: Connection, credential: Credential) -> Connection:
+    async def add(
+        self, connection: Connection, credential: Credential, own_proxy: bytes | None
+    ) -> Connection:
         """Stores a new connection with its first credential."""
-        return await self._store.connections.add(connection, self._sealed(connection, credential))
+        sealed = self._sealed(connection, credential)
+        return await self._store.connections.add(connection, sealed, own_proxy)
 
     async def current(self, connection: Connection, *, publish: bool = True) -> Credential:
         """The stored credential, or the followed file's when that is newer.

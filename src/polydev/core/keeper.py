@@ -18,6 +18,7 @@ from polydev.core.answers import Answers, Kept, is_news
 from polydev.core.credentials import Credentials
 from polydev.core.metrics import Metrics
 from polydev.core.programs import Programs
+from polydev.core.proxies import Proxies
 from polydev.core.refresh import Verdict, judge, run_refresh
 from polydev.egress.client import Egress
 from polydev.egress.spool import SpooledAnswer
@@ -51,6 +52,7 @@ class Keeper:
         egress: Egress,
         sandboxes: Sandboxes,
         programs: Programs,
+        proxies: Proxies,
         spool: Path,
         metrics: Metrics,
         settings: KeeperSettings,
@@ -60,6 +62,7 @@ class Keeper:
         self._egress = egress
         self._sandboxes = sandboxes
         self._programs = programs
+        self._proxies = proxies
         self._answers = Answers(spool, vault)
         self._metrics = metrics
         self._settings = settings
@@ -224,6 +227,7 @@ class Keeper:
                 programs=self._programs,
                 sandboxes=self._sandboxes,
                 egress=self._egress,
+                proxy=await self._proxies.of(connection.id),
                 seal_key=self._answers.seal_key,
             )
             renewed = await self._settle(connection, credential, self._answers.of(binding))

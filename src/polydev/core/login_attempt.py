@@ -18,6 +18,7 @@ from polydev.errors import Conflict, CredentialUnreadable, LoginFailed
 from polydev.models.egress import Exchange, Purpose
 from polydev.models.logins import LoginMethod, LoginState, LoginTrouble
 from polydev.models.places import Launch, Place
+from polydev.models.proxies import Proxy
 from polydev.proc import Process
 from polydev.providers.base import Provider
 from polydev.providers.login import (
@@ -109,6 +110,7 @@ class CliAttempt:
         programs: Programs,
         sandboxes: Sandboxes,
         egress: Egress,
+        proxy: Proxy | None,
         progress: Progress,
     ) -> None:
         self._login_id = login_id
@@ -117,6 +119,8 @@ class CliAttempt:
         self._programs = programs
         self._sandboxes = sandboxes
         self._egress = egress
+        self._proxy = proxy
+        self._proxy_failed = ""
         self._progress = progress
         self._dialogue = way.dialogue()
         self._sandbox: Sandbox | None = None
@@ -138,13 +142,17 @@ class CliAttempt:
                 policy=self._provider.policy(Purpose.LOGIN, ""),
                 listeners=sandbox.listeners,
                 sentinel=None,
+                proxy=self._proxy,
                 on_exchange=self._saw,
             )
             async with binding:
                 self._sandbox, self._process = sandbox, await sandbox.start()
                 await self._process.send(self._launch(sandbox.place).opening)
                 await self._progress.to(LoginState.READY, f"`{self._way.command}` runs.")
-                files = await self._until_written(sandbox.home, self._process)
+                try:
+                    files = await self._until_written(sandbox.home, self._process)
+                except LoginFailed as error:
+                    raise self._explained(error) from error
                 await sandbox.close(0)
                 return files
 
@@ -280,6 +288,19 @@ class CliAttempt:
             return {}
         return files
 
+    def _explained(self, failed: LoginFailed) -> LoginFailed:
+        """The CLI knows of no proxy: where that is what failed last, this says so."""
+        if not self._proxy_failed:
+            return failed
+        return LoginFailed(
+            f"{self._provider.title} could not be reached: {self._proxy_failed}.",
+            remedy="Nothing was sent without it. See to the proxy, or log in by another: "
+            f"`polydev connect {self._provider.name} --proxy ADDRESS`.",
+            reason=LoginTrouble.PROXY_FAILED,
+        )
+
     def _saw(self, exchange: Exchange) -> None:
+        if not exchange.refused:
+            self._proxy_failed = exchange.unreachable if exchange.proxy_failed else ""
         outcome = exchange.refused or exchange.unreachable or str(exchange.status)
         self._progress.note(f"{exchange.method} {exchange.host}{exchange.path}: {outcome}")

@@ -17,6 +17,7 @@ from polydev.config import LoginSettings
 from polydev.core.connecting import Connecting, NewConnection
 from polydev.core.login_attempt import Attempt, CliAttempt, KeyAttempt
 from polydev.core.programs import Programs
+from polydev.core.proxies import Proxies, Route
 from polydev.egress.client import Egress
 from polydev.errors import (
     Busy,
@@ -28,6 +29,7 @@ from polydev.errors import (
     NotFound,
     PolydevError,
     ProgramMissing,
+    ProxyProblem,
     SandboxUnavailable,
     StoreProblem,
 )
@@ -46,7 +48,7 @@ from polydev.providers.base import Provider
 from polydev.providers.login import KeyWay, LoginWay
 from polydev.providers.registry import provider_named
 from polydev.sandboxes.abc import Sandboxes
-from polydev.secret import mask_tokens
+from polydev.secret import Secret, mask_tokens
 from polydev.store import Store
 
 log = structlog.get_logger()
@@ -57,15 +59,21 @@ _TROUBLES: tuple[tuple[type[PolydevError], LoginTrouble], ...] = (
     (ProgramMissing, LoginTrouble.CLI_MISSING),
     (SandboxUnavailable, LoginTrouble.NO_SANDBOX),
     (EgressProblem, LoginTrouble.NO_NETWORK),
+    (ProxyProblem, LoginTrouble.PROXY_FAILED),
     (StoreProblem, LoginTrouble.NOT_STORED),
 )
 
 
 class ActiveLogin:
-    """A login under way: its record, its log, and who is told of changes."""
+    """A login under way: its record, its log, and who is told of changes.
 
-    def __init__(self, login: Login, store: Store) -> None:
+    proxy: what its owner said that it leaves by; route: what it does leave by, once that is known.
+    """
+
+    def __init__(self, login: Login, store: Store, proxy: Secret[str] | None) -> None:
         self.login = login
+        self.proxy = proxy
+        self.route: Route | None = None
         self.lines: list[LoginLine] = []
         self.attempt: Attempt | None = None
         self.task: asyncio.Task[None] | None = None
@@ -116,6 +124,7 @@ class Logins:
         programs: Programs,
         sandboxes: Sandboxes,
         egress: Egress,
+        proxies: Proxies,
         connecting: Connecting,
         settings: LoginSettings,
     ) -> None:
@@ -123,6 +132,7 @@ class Logins:
         self._programs = programs
         self._sandboxes = sandboxes
         self._egress = egress
+        self._proxies = proxies
         self._connecting = connecting
         self._settings = settings
         self._active: dict[str, ActiveLogin] = {}
@@ -132,15 +142,20 @@ class Logins:
         return provider_named(provider).login_ways
 
     async def start(
-        self, user: User, provider_name: str, method: LoginMethod | None = None
+        self,
+        user: User,
+        provider_name: str,
+        method: LoginMethod | None = None,
+        proxy: Secret[str] | None = None,
     ) -> Login:
         """A login under way: the one there is, or a new one.
 
-        A different method ends the one there is. Raises InvalidRequest, Busy, StoreProblem.
+        A different method or proxy ends the one there is. Raises InvalidRequest, Busy,
+        ProxyProblem, StoreProblem.
         """
         provider = provider_named(provider_name)
         live = self._live(user.id, provider.name)
-        if live is not None and method in (None, live.login.method):
+        if live and method in (None, live.login.method) and proxy in (None, live.proxy):
             return live.login
         way = self._way(provider_name, method)
         if live is not None:
@@ -163,16 +178,19 @@ class Logins:
             command=way.command,
             message="The login was asked for.",
         )
-        active = ActiveLogin(login, self._store)
+        active = ActiveLogin(login, self._store, proxy)
         self._active[login.id] = active
         try:
+            route = await self._proxies.for_login(login.id, user.id, provider.name, proxy)
             await self._store.logins.add(login)
         except BaseException:
-            del self._active[login.id]
+            self._drop(login.id)
             raise
-        active.attempt = self._attempt(active, provider, way)
+        active.route = route
+        active.note(f"leaves by {route.shown()}" if route.proxy else "leaves directly")
+        active.attempt = self._attempt(active, provider, way, route)
         active.task = asyncio.create_task(self._execute(active, user))
-        active.task.add_done_callback(lambda _: self._active.pop(login.id, None))
+        active.task.add_done_callback(lambda _: self._drop(login.id))
         return login
 
     async def get(self, user: User, login_id: str) -> Login:
@@ -271,7 +289,13 @@ class Logins:
             None,
         )
 
-    def _attempt(self, active: ActiveLogin, provider: Provider, way: LoginWay | KeyWay) -> Attempt:
+    def _drop(self, login_id: str) -> None:
+        self._active.pop(login_id, None)
+        self._proxies.release(login_id)
+
+    def _attempt(
+        self, active: ActiveLogin, provider: Provider, way: LoginWay | KeyWay, route: Route
+    ) -> Attempt:
         if isinstance(way, KeyWay):
             return KeyAttempt(provider, way, active)
         return CliAttempt(
@@ -281,6 +305,7 @@ class Logins:
             programs=self._programs,
             sandboxes=self._sandboxes,
             egress=self._egress,
+            proxy=route.proxy,
             progress=active,
         )
 
@@ -344,6 +369,8 @@ class Logins:
                 files=files,
                 ownership=Ownership.TAKE,
                 source=None,
+                proxy=active.proxy,
+                login_route=active.route,
             )
         )
         await active.to(LoginState.PROVED, message, connection_id=connection.id)

@@ -8,6 +8,7 @@ from polydev.errors import (
     PolydevError,
     ProgramMissing,
     ProviderProblem,
+    ProxyProblem,
     RunFailed,
     SandboxUnavailable,
     TooManyRequests,
@@ -41,6 +42,10 @@ _NEEDS_LOGIN = (
     "Ask once more: a login that polydev took is renewed first. If that does not help, log in "
     "with the provider's CLI and connect its file: `polydev connect PROVIDER --from …`."
 )
+PROXY_REMEDY = (
+    "Nothing was sent without it. See to the proxy, or name another: "
+    "`polydev proxy CONNECTION ADDRESS`; `polydev connections` shows which it is."
+)
 _ERRORS: dict[EndReason, tuple[type[PolydevError], str]] = {
     EndReason.CANCELLED: (RunCancelled, "Ask again if that was not meant."),
     EndReason.TIMED_OUT: (RunTimedOut, "Ask for less, or raise POLYDEV_RUNS__TIMEOUT_SECONDS."),
@@ -54,6 +59,7 @@ _ERRORS: dict[EndReason, tuple[type[PolydevError], str]] = {
         _NEEDS_LOGIN,
     ),
     EndReason.PROVIDER_ERROR: (ProviderProblem, "Nothing is wrong here; try again later."),
+    EndReason.PROXY_FAILED: (ProxyProblem, PROXY_REMEDY),
     EndReason.INVALID_REQUEST: (InvalidRequest, "The provider refused the request as it is."),
     EndReason.CLI_FAILED: (RunFailed, "The run's log has more; `polydev doctor` checks the CLI."),
     EndReason.SANDBOX_FAILED: (SandboxUnavailable, "`polydev doctor` says what is missing."),
@@ -69,6 +75,7 @@ _ERRORS: dict[EndReason, tuple[type[PolydevError], str]] = {
 _ENDS: tuple[tuple[type[PolydevError], EndReason], ...] = (
     (WindowExhausted, EndReason.WINDOW_EXHAUSTED),
     (ConnectionProblem, EndReason.NEEDS_LOGIN),
+    (ProxyProblem, EndReason.PROXY_FAILED),
     (ProviderProblem, EndReason.PROVIDER_ERROR),
     (SandboxUnavailable, EndReason.SANDBOX_FAILED),
     (EgressProblem, EndReason.SANDBOX_FAILED),

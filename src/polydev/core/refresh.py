@@ -15,10 +15,11 @@ from polydev.core.programs import Programs
 from polydev.egress.binding import Binding
 from polydev.egress.client import Egress
 from polydev.egress.spool import SpooledAnswer
-from polydev.errors import ProviderProblem
+from polydev.errors import ProviderProblem, ProxyProblem
 from polydev.models.accounts import Connection, Credential
 from polydev.models.egress import Purpose
 from polydev.models.places import Launch, Place
+from polydev.models.proxies import Proxy
 from polydev.proc import Process
 from polydev.providers.base import LaunchOrder, Provider
 from polydev.sandboxes.abc import Sandboxes
@@ -62,11 +63,12 @@ async def run_refresh(
     programs: Programs,
     sandboxes: Sandboxes,
     egress: Egress,
+    proxy: Proxy | None,
     seal_key: Secret[bytes],
 ) -> Binding:
     """Has the CLI refresh once; the binding then holds the sealed answer, if there was one.
 
-    Raises ProviderProblem when no answer came; the credential is then what it was before.
+    Raises ProviderProblem (ProxyProblem where the proxy is to blame) when no answer came; the credential is then what it was before.
     """
     programs.require(provider.program)
 
@@ -90,6 +92,7 @@ async def run_refresh(
             policy=provider.policy(Purpose.KEEPER, credential.kind),
             listeners=sandbox.listeners,
             sentinel=None,
+            proxy=proxy,
             seal_key=seal_key,
             on_exchange=lambda exchange: unreachable.set() if exchange.unreachable else None,
         )
@@ -99,8 +102,10 @@ async def run_refresh(
             await process.send(launch(sandbox.place).opening)
             await _until_answered(process, binding.sealed, unreachable)
     if not binding.sealed.is_set():
-        reason = next((e.unreachable for e in binding.exchanges if e.unreachable), "")
-        raise ProviderProblem(
+        failed = next((e for e in binding.exchanges if e.unreachable), None)
+        reason = failed.unreachable if failed else ""
+        problem = ProxyProblem if failed and failed.proxy_failed else ProviderProblem
+        raise problem(
             f"{provider.title} did not answer a refresh: "
             f"{reason or mask_tokens(process.stderr_tail().strip()[-200:]) or 'no request'}.",
             remedy="The login is unchanged; it is tried again by itself.",

@@ -20,12 +20,13 @@ from polydev.core.first_start import FirstStarts
 from polydev.core.outcomes import end_from, our_mistake
 from polydev.core.patience import Patience
 from polydev.core.programs import Programs
+from polydev.core.proxies import Proxies
 from polydev.egress.binding import Binding
 from polydev.egress.client import Egress
 from polydev.errors import PolydevError
 from polydev.events import EndReason, Event, RunFinished, TextDelta, UsageReported
 from polydev.models.accounts import Connection, Credential
-from polydev.models.egress import Purpose
+from polydev.models.egress import Exchange, Purpose
 from polydev.models.places import Launch, Place
 from polydev.models.runs import Prompt
 from polydev.proc import Process
@@ -57,16 +58,19 @@ class Order:
 class Runner:
     def __init__(
         self,
+        *,
         programs: Programs,
         first_starts: FirstStarts,
         sandboxes: Sandboxes,
         egress: Egress,
+        proxies: Proxies,
         settings: RunSettings,
     ) -> None:
         self._programs = programs
         self._first_starts = first_starts
         self._sandboxes = sandboxes
         self._egress = egress
+        self._proxies = proxies
         self._settings = settings
 
     def require(self, provider: Provider) -> None:
@@ -124,6 +128,7 @@ class Runner:
                     policy=policy,
                     listeners=sandbox.listeners,
                     sentinel=sentinel,
+                    proxy=await self._proxies.of(order.connection.id),
                     on_exchange=patience.saw,
                 ) as binding,
             ):
@@ -185,10 +190,10 @@ class Runner:
         """`end`, with what egress saw and the CLI did not pass on: windows, why, retry_at."""
         now = datetime.now(UTC)
         observed: Observation | None = None
-        unreachable = ""
+        unreachable: Exchange | None = None
         for exchange in binding.exchanges:
             if exchange.unreachable:
-                unreachable = exchange.unreachable
+                unreachable = exchange
                 continue
             if exchange.refused:
                 continue
@@ -204,9 +209,12 @@ class Runner:
                 outcome=finished(observed.trouble).outcome,
                 retry_at=end.retry_at or observed.retry_at,
             )
-        if unreachable:
-            message = f"{provider.title} could not be reached: {unreachable}."
-            return finished(EndReason.PROVIDER_ERROR, message)
+        if unreachable is not None:
+            message = f"{provider.title} could not be reached: {unreachable.unreachable}."
+            by_proxy = unreachable.proxy_failed
+            return finished(
+                EndReason.PROXY_FAILED if by_proxy else EndReason.PROVIDER_ERROR, message
+            )
         return end
 
 

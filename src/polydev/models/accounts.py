@@ -70,6 +70,8 @@ class Connection:
     reason: why it is not active, for a person.
     source: the file that a followed credential is reread from.
     credential_version: counts the credentials it has had; write-back compares and swaps on it.
+    proxy: the outbound proxy that it leaves by, without user and password; None for directly, or
+        until a port of the setting for all is chosen for it.
     identity: a random UUID from which whatever a provider wants stable per device is derived.
     """
 
@@ -84,6 +86,7 @@ class Connection:
     account: str = ""
     plan: str = ""
     source: str | None = None
+    proxy: str | None = None
     credential_version: int = 0
     expires_at: datetime | None = None
     checked_at: datetime | None = None

@@ -64,6 +64,7 @@ class LoginTrouble(StrEnum):
     CLI_MISSING = "cli_missing"
     NO_SANDBOX = "no_sandbox"
     NO_NETWORK = "no_network"  # egress or the provider out of reach
+    PROXY_FAILED = "proxy_failed"  # the outbound proxy that it was to leave by
     NOT_PROVED = "not_proved"  # the live call was not answered
     NOT_STORED = "not_stored"
     GATEWAY_STOPPED = "gateway_stopped"

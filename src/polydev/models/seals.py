@@ -14,6 +14,7 @@ from polydev.models.runs import Run
 
 class SealPurpose(StrEnum):
     CREDENTIAL = "credential"
+    PROXY = "proxy"
     RUN_REQUEST = "run_request"
     RUN_EVENTS = "run_events"
     CHECK = "check"  # proves that the master key is the one this database was sealed with
@@ -36,6 +37,15 @@ CHECK_CONTEXT = SealContext(purpose=SealPurpose.CHECK)
 def credential_context(connection: Connection) -> SealContext:
     return SealContext(
         purpose=SealPurpose.CREDENTIAL,
+        user_id=connection.user_id,
+        connection_id=connection.id,
+        provider=connection.provider,
+    )
+
+
+def proxy_context(connection: Connection) -> SealContext:
+    return SealContext(
+        purpose=SealPurpose.PROXY,
         user_id=connection.user_id,
         connection_id=connection.id,
         provider=connection.provider,

@@ -23,7 +23,8 @@ from polydev.models.notices import Publish, Topic
 from polydev.store.database import Database
 from polydev.store.tables import connections
 
-COLUMNS = tuple(column for column in connections.columns if column.name != "credential")
+_SEALED = ("credential", "own_proxy")
+COLUMNS = tuple(column for column in connections.columns if column.name not in _SEALED)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,10 +39,13 @@ class Connections:
         self._database = database
         self._publish = publish
 
-    async def add(self, connection: Connection, sealed: bytes) -> Connection:
+    async def add(
+        self, connection: Connection, sealed: bytes, own_proxy: bytes | None = None
+    ) -> Connection:
         """With its first credential; it then has version 1, whatever the record says."""
         _require(sealed)
         values = asdict(connection) | {"credential_version": 1, "credential": sealed}
+        values["own_proxy"] = own_proxy
         statement = insert(connections).values(values).returning(*COLUMNS)
         async with self._database.write(durable=True) as database:
             row = (await database.execute(statement)).mappings().one()
@@ -66,7 +70,7 @@ class Connections:
     async def set_state(self, id: str, state: ConnectionState, reason: str = "") -> Connection:
         """Raises Conflict for a transition that is not legal, NotFound for no such connection.
 
-        The same state again only changes the reason. A disconnected connection has no credential.
+        The same state again only changes the reason. A disconnected connection has no credential, and no proxy of its own.
         """
         origins = [
             origin.value
@@ -75,7 +79,7 @@ class Connections:
         ]
         values: dict[str, Any] = {"state": state.value, "reason": reason}
         if state is ConnectionState.DISCONNECTED:
-            values |= {"credential": None, "expires_at": None}
+            values |= {"credential": None, "expires_at": None, "own_proxy": None}
         statement = (
             update(connections)
             .where(connections.c.id == id, connections.c.state.in_(origins))
@@ -118,6 +122,17 @@ class Connections:
         if row is None:
             return None
         return SealedCredential(connection_id=id, version=row[0], sealed=row[1])
+
+    async def own_proxy(self, id: str) -> bytes | None:
+        """Sealed; None where it follows the setting for all."""
+        statement = select(connections.c.own_proxy).where(connections.c.id == id)
+        async with self._database.read() as database:
+            sealed: bytes | None = await database.scalar(statement)
+        return sealed
+
+    async def set_proxy(self, id: str, shown: str | None, own: bytes | None) -> Connection:
+        """Raises NotFound."""
+        return await self._update(id, {"proxy": shown, "own_proxy": own}, durable=True)
 
     async def swap_credential(
         self,
@@ -167,7 +182,9 @@ class Connections:
             rows = await database.execute(statement.order_by(connections.c.id))
             return tuple(connection_from(row) for row in rows.mappings())
 
-    async def _update(self, id: str, values: Mapping[str, Any]) -> Connection:
+    async def _update(
+        self, id: str, values: Mapping[str, Any], *, durable: bool = False
+    ) -> Connection:
         row: Mapping[Any, Any] | None = None
         if values:
             statement = (
@@ -176,7 +193,7 @@ class Connections:
                 .values(**values)
                 .returning(*COLUMNS)
             )
-            async with self._database.write() as database:
+            async with self._database.write(durable=durable) as database:
                 row = (await database.execute(statement)).mappings().one_or_none()
             if row is not None:
                 return self._changed(row)

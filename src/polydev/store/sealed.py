@@ -6,18 +6,20 @@ the one that was read, so it never undoes what someone wrote in between: then it
 the newer value was sealed with the newer key already.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, select, tuple_, update
+from sqlalchemy import Column, ColumnElement, Select, select, tuple_, update
 
+from polydev.models.accounts import Connection
 from polydev.models.seals import (
     CHECK_CONTEXT,
     SealContext,
     SealPurpose,
     credential_context,
     events_context,
+    proxy_context,
     request_context,
 )
 from polydev.store import connections as of_connections
@@ -49,7 +51,10 @@ class SealedValues:
 
         The check value comes last: with it under the first key, everything is.
         """
-        for values in (self._credentials(), self._requests(), self._events(), self._check()):
+        parts = (
+            self._credentials(), self._proxies(), self._requests(), self._events(), self._check()
+        )  # fmt: skip
+        for values in parts:
             async for value in values:
                 yield value
 
@@ -67,6 +72,15 @@ class SealedValues:
                         connections.c.credential == value.sealed,
                     )
                     .values(credential=sealed)
+                )
+            case SealPurpose.PROXY:
+                statement = (
+                    update(connections)
+                    .where(
+                        connections.c.id == value.key[0],
+                        connections.c.own_proxy == value.sealed,
+                    )
+                    .values(own_proxy=sealed)
                 )
             case SealPurpose.RUN_REQUEST:
                 statement = (
@@ -92,14 +106,24 @@ class SealedValues:
                 )
         # The old key is dropped afterwards: what was resealed must be on the disk by then. The
         # check value is written last, and a durable commit takes the earlier ones with it.
-        durable = value.context.purpose in (SealPurpose.CREDENTIAL, SealPurpose.CHECK)
+        durable = value.context.purpose in (
+            SealPurpose.CREDENTIAL, SealPurpose.PROXY, SealPurpose.CHECK
+        )  # fmt: skip
         async with self._database.write(durable=durable) as connection:
             return (await connection.execute(statement)).rowcount == 1
 
-    async def _credentials(self) -> AsyncIterator[SealedValue]:
+    def _credentials(self) -> AsyncIterator[SealedValue]:
+        return self._of_connections(connections.c.credential, credential_context)
+
+    def _proxies(self) -> AsyncIterator[SealedValue]:
+        return self._of_connections(connections.c.own_proxy, proxy_context)
+
+    async def _of_connections(
+        self, column: Column[Any], context: Callable[[Connection], SealContext]
+    ) -> AsyncIterator[SealedValue]:
         statement = (
-            select(*of_connections.COLUMNS, connections.c.credential.label("sealed"))
-            .where(connections.c.credential.is_not(None))
+            select(*of_connections.COLUMNS, column.label("sealed"))
+            .where(column.is_not(None))
             .order_by(connections.c.id)
             .limit(_AT_ONCE)
         )
@@ -108,9 +132,7 @@ class SealedValues:
             for fields in rows:
                 sealed = fields.pop("sealed")
                 connection = of_connections.connection_from(fields)
-                yield SealedValue(
-                    context=credential_context(connection), key=(connection.id,), sealed=sealed
-                )
+                yield SealedValue(context=context(connection), key=(connection.id,), sealed=sealed)
                 after = connection.id
 
     async def _requests(self) -> AsyncIterator[SealedValue]:

@@ -91,6 +91,9 @@ connections = Table(
     Column("account", Text, nullable=False),
     Column("plan", Text, nullable=False),
     Column("source", Text),
+    Column("proxy", Text),
+    # Sealed: an address of its own, or that it has none; null where it follows the setting.
+    Column("own_proxy", LargeBinary),
     Column("credential_version", Integer, nullable=False),
     Column("credential", LargeBinary),
     Column("expires_at", Moment),
