@@ -29,6 +29,7 @@ OTHERS = {
     "sandbox.kind": "none",
     "egress.redirect": "127.0.0.1:9443",
     "egress.upstream_ca": "/elsewhere/ca.pem",
+    "egress.proxy": "http://made-up-user:made-up-password@proxy.example:10001-10100",
     "store.url": "postgresql://someone@127.0.0.1/polydev",
     "log.level": "debug",
     "log.json_lines": "true",

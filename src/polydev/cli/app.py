@@ -18,6 +18,7 @@ _MODULES = {
     "connect": "connections",
     "connections": "connections",
     "check": "connections",
+    "proxy": "connections",
     "disconnect": "connections",
     "logins": "connections",
     "users": "accounts",

@@ -1,4 +1,4 @@
-"""`polydev connect`, `connections`, `check` and `disconnect`."""
+"""`polydev connect`, `connections`, `check`, `proxy`, `disconnect` and `logins`."""
 
 import asyncio
 import base64
