@@ -71,7 +71,7 @@ class House:
             created_at=self.user.created_at,
         )
         words = None if said is None else Secret(said)
-        async with proxies.for_new(words, login, earlier) as route:
+        async with proxies.for_new(connection, words, login, earlier) as route:
             return await self.store.connections.add(
                 replace(connection, proxy=route.shown()),
                 b"sealed",
@@ -159,6 +159,8 @@ async def test_a_login_leaves_by_what_it_probably_renews(house: House):
     await house.store.connections.set_state(old.id, ConnectionState.NEEDS_LOGIN, "over")
     route = await _login(with_setting, house)
     assert (route.shown(), route.own) == ("http://own.test:1", True)
+    from_a_file = await house.new(proxies)
+    assert from_a_file.proxy == "http://own.test:1"
     assert (await _login(with_setting, house, "none")).proxy is None
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from polydev.authority import Authority
 from polydev.config import EgressSettings
-from polydev.egress import dial
+from polydev.egress import dial, stream
 from polydev.egress.dial import Dialer, check_name
 from polydev.egress.proxies import open_tunnel
 from polydev.egress.refusal import ProxyFailed, Refused
@@ -248,6 +249,18 @@ async def test_a_proxy_that_hangs_is_waited_for_a_bounded_time(
             await proxy.hanging.wait()
     assert caught.value.status == 504
     assert "in time" in caught.value.reason
+
+
+async def test_a_tunnel_that_leads_to_silence_is_waited_for_a_bounded_time(
+    monkeypatch: pytest.MonkeyPatch, upstream_authority: tuple[Authority, Path]
+) -> None:
+    monkeypatch.setattr(stream, "_HANDSHAKE_SECONDS", 0.2)
+    dialer = Dialer(redirect=NOWHERE, upstream_ca=upstream_authority[1])
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        async with LittleProxy("http", target=silent.getsockname()) as proxy:
+            async with asyncio.timeout(10):
+                with pytest.raises(ProxyFailed, match=f"{HOST} through the outbound proxy"):
+                    await dialer.dial(HOST, proxy_at(proxy.address))
 
 
 async def test_a_proxy_that_dies_in_the_middle_of_an_answer_is_no_direct_connection(

@@ -82,7 +82,7 @@ class Connecting:
         )
         earlier = await self._earlier(connection)
         async with self._proxies.for_new(
-            new.proxy, new.login_route, earlier[-1] if earlier else None
+            connection, new.proxy, new.login_route, earlier[-1] if earlier else None
         ) as route:
             connection = replace(connection, proxy=route.shown())
             own_proxy = self._proxies.sealed(connection, route)

@@ -81,12 +81,17 @@ class Proxies:
 
     @asynccontextmanager
     async def for_new(
-        self, said: Secret[str] | None, login: Route | None, earlier: Connection | None
+        self,
+        connection: Connection,
+        said: Secret[str] | None,
+        login: Route | None,
+        earlier: Connection | None,
     ) -> AsyncIterator[Route]:
         """What a new connection leaves by: nobody else is given its port while it is stored.
 
         said: what its owner said of it; login: what its login left by; earlier: the connection to
-        the same account, whose address it keeps unless one was said. Raises as `for_login`.
+        the same account, whose address it keeps unless one was said. Without any of these, as a
+        login would leave. Raises as `for_login`.
         """
         async with self._choosing:
             if said is not None:
@@ -94,7 +99,8 @@ class Proxies:
             elif earlier is not None:
                 yield await self._route_of(earlier.id)
             else:
-                yield login or await self._by_setting()
+                user_id, provider = connection.user_id, connection.provider
+                yield login or await self._for_login(user_id, provider, None)
 
     def sealed(self, connection: Connection, route: Route) -> bytes | None:
         """What is stored of a route beside what is shown of it."""
