@@ -56,7 +56,10 @@ class LittleProxy:
         try:
             speak = self._socks5 if self.kind == "socks5" else self._connect
             if await speak(reader, writer):
-                await self._carry(reader, writer)
+                if self.does == ADDS:
+                    await reader.read()  # until it is given up
+                else:
+                    await self._carry(reader, writer)
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass  # nobody but the end of the proxy cancels
         finally:

@@ -188,7 +188,6 @@ async def test_a_proxy_that_does_not_connect_is_named(
 ) -> None:
     """Upstream could be reached directly here, and is not."""
     async with world.proxy(kind, does=does) as proxy:
-        proxy.target = ("127.0.0.1", proxy.port)  # never upstream
         exchange = await failed(world, proxy_at(proxy.address), way)
         assert words in exchange.unreachable
 
