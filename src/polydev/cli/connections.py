@@ -60,6 +60,7 @@ def connect(
         LoginMethod | None, typer.Option(help="How to log in; the provider's best by default.")
     ] = None,
     user: Annotated[str | None, typer.Option(help="Whose; the first user's by default.")] = None,
+    *,
     proxy: Annotated[
         str | None,
         typer.Option(
@@ -69,7 +70,6 @@ def connect(
             "`none` for none; `-` asks for it.",
         ),
     ] = None,
-    *,
     take: Annotated[
         bool,
         typer.Option(
