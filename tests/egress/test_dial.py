@@ -1,18 +1,22 @@
 """Where egress connects to, and where it does not."""
 
+import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from polydev.authority import Authority
 from polydev.config import EgressSettings
+from polydev.egress.addresses import is_public
 from polydev.egress.client import Egress
-from polydev.egress.dial import is_public
-from polydev.models.egress import EgressMode, Rule
-from tests.egress.conftest import HOST, OURS, World, policy
+from polydev.egress.dial import Dialer
+from polydev.egress.refusal import Refused
+from polydev.models.egress import EgressMode, EgressPolicy, Rule
+from tests.egress.conftest import HOST, OURS, SENTINEL, Place, World, policy
 from tests.egress.upstream import Upstream
 
 pytestmark = pytest.mark.anyio
@@ -71,6 +75,52 @@ async def test_without_a_redirect_private_addresses_are_refused(
         assert answer.startswith(b"HTTP/1.1 403")
         assert b"not public" in answer
         assert "not public" in place.binding.exchanges[-1].refused
+
+
+ANYWHERE = EgressPolicy(mode=EgressMode.TUNNEL, rules=(), any_public_host=True)
+
+
+async def test_a_browser_reaches_a_host_that_no_rule_names(
+    world: World, upstream: Upstream
+) -> None:
+    place = await world.place("tunnel", policy=ANYWHERE)
+    assert (await place.http.get("/echo")).status_code == 200
+    # The browser's own TLS, read by nobody: no token was put into it, and none taken out.
+    assert upstream.seen[0].header("authorization") == [f"Bearer {SENTINEL.reveal()}"]
+    assert upstream.seen[0].header("x-plan") == []
+
+
+@pytest.mark.parametrize(
+    "target", ["localhost:443", "10.0.0.1:443", "[::1]:443", f"{HOST}:80", f"{HOST}:22"]
+)
+async def test_a_browser_is_refused_what_is_not_public_even_with_a_redirect(
+    world: World, upstream: Upstream, target: str
+) -> None:
+    place = await world.place("tunnel", policy=ANYWHERE)
+    assert (await _connect(place, target)).startswith(b"HTTP/1.1 403")
+    assert upstream.connections == 0
+
+
+async def test_a_browser_is_refused_a_name_that_leads_to_a_private_address(
+    tmp_path: Path, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dialer = Dialer()
+    loop = asyncio.get_running_loop()
+
+    async def resolve(host: str, port: int, **_: object) -> list[Any]:
+        return [(0, 0, 0, "", (address, port)) for address in ("8.8.8.8", "192.168.1.1")]
+
+    monkeypatch.setattr(loop, "getaddrinfo", resolve)
+    with pytest.raises(Refused, match="not public"):
+        await dialer.dial("rebound.example.com", tls=False)
+
+
+async def _connect(place: Place, target: str) -> bytes:
+    reader, writer = await place.bare()
+    writer.write(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode())
+    answer = await reader.read()
+    writer.close()
+    return answer
 
 
 async def test_a_name_that_does_not_resolve_is_told(tmp_path: Path, upstream: Upstream) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from polydev.egress.policy import Judge, split_authority, split_target
 from polydev.egress.refusal import Refused
-from polydev.models.egress import EgressMode, EgressPolicy, Rule
+from polydev.models.egress import AddedHeader, EgressMode, EgressPolicy, Rule
 
 HOST = "api.provider.test"
 # As open as a rule can be, so that only the judge's own refusals are seen.
@@ -161,3 +161,33 @@ def test_strange_connect_targets_are_refused(target: str) -> None:
 
 def test_connect_targets_are_split() -> None:
     assert split_authority("API.provider.test:443") == (HOST, 443)
+
+
+BROWSER = Judge(EgressPolicy(mode=EgressMode.TUNNEL, rules=(), any_public_host=True))
+
+
+@pytest.mark.parametrize("host", ["accounts.google.test", "claude.com", "8.8.8.8", "a.b.c.example"])
+def test_a_browser_may_reach_whatever_calls_itself_public(host: str) -> None:
+    BROWSER.check_host(host)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost", "a.localhost", "127.0.0.1", "127.1", "2130706433", "0x7f000001", "0x7f.0x1",
+        "0177.0.0.1", "10.1.2.3", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0",
+        "metadata", "metadata.google.internal", "printer.local", "router.lan", "1.0.0.127.in-addr.arpa",
+    ],
+)  # fmt: skip
+def test_a_browser_reaches_nothing_that_is_private_by_its_name(host: str) -> None:
+    with pytest.raises(Refused, match="not public"):
+        BROWSER.check_host(host)
+
+
+@pytest.mark.parametrize("mode", [EgressMode.INJECT, EgressMode.WITNESS])
+def test_whoever_may_reach_every_host_is_neither_read_nor_given_a_token(mode: EgressMode) -> None:
+    with pytest.raises(ValueError, match="tunnel"):
+        Judge(EgressPolicy(mode=mode, rules=(), any_public_host=True))
+    added = (AddedHeader(name="authorization", value="Bearer {access_token}"),)
+    with pytest.raises(ValueError, match="tunnel"):
+        Judge(EgressPolicy(mode=EgressMode.TUNNEL, rules=(), any_public_host=True, added=added))

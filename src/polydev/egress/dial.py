@@ -12,12 +12,12 @@ in between. Nothing is tried without the proxy then.
 """
 
 import asyncio
-import ipaddress
 import socket
 import ssl
 from collections.abc import Awaitable
 from pathlib import Path
 
+from polydev.egress.addresses import is_public
 from polydev.egress.proxies import open_tunnel
 from polydev.egress.refusal import ProxyFailed, Refused, Unreachable
 from polydev.egress.stream import Stream, StreamClosed
@@ -29,8 +29,6 @@ _CONNECT_SECONDS = 15
 _PROXY_SECONDS = 30
 _MOST_ADDRESSES = 4
 _PORT = 443
-
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 class Dialer:
@@ -150,22 +148,3 @@ def check_name(host: str) -> None:
     is_address = ":" in host or last.isdigit() or last.startswith("0x")
     if (is_address and not is_public(host)) or last in ("localhost", ""):
         raise Refused(f"{host} is an address that is not public")
-
-
-def is_public(address: str) -> bool:
-    """Whether an address belongs to the public internet, and to one host of it."""
-    try:
-        ip = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    if isinstance(ip, ipaddress.IPv6Address):
-        if ip.scope_id is not None or ip.is_site_local:
-            return False
-        carried = ip.ipv4_mapped or ip.sixtofour
-        if ip in _NAT64:
-            carried = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-        if ip.teredo:
-            return False
-        if carried is not None:
-            return is_public(str(carried))
-    return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified)

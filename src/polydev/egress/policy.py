@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import unquote_plus
 
+from polydev.egress.addresses import is_public
 from polydev.egress.refusal import Refused
 from polydev.models.egress import EgressMode, EgressPolicy, Rule
 
@@ -16,6 +17,10 @@ _HOST = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?", re.ASCII)
 _VISIBLE = re.compile(r"[\x21-\x7e]*")
 # Encoded separators, dots, percent signs and control characters, and escapes that are none.
 _AMBIGUOUS_ESCAPE = re.compile(r"%(?:2[ef5]|5c|[01][0-9a-f]|7f|(?![0-9a-f]{2}))", re.IGNORECASE)
+# Names that only a local resolver knows; so are those without a dot.
+_PRIVATE_DOMAINS = frozenset(
+    {"arpa", "home", "internal", "lan", "local", "localdomain", "localhost"}
+)
 # Google's servers also take credentials, headers and another method from the query.
 _CREDENTIAL_PARAMETERS = frozenset({"key", "access_token", "api_key", "apikey", "oauth_token"})
 
@@ -61,15 +66,25 @@ def split_authority(target: str) -> tuple[str, int]:
 
 
 class Judge:
-    """One policy, ready to be asked. Raises re.error for a rule that is no pattern."""
+    """One policy, ready to be asked.
+
+    Raises re.error for a rule that is no pattern, ValueError for a policy that admits every host
+    and yet would read, or add a token to, what is said to them.
+    """
 
     def __init__(self, policy: EgressPolicy) -> None:
+        if policy.any_public_host and (policy.mode is not EgressMode.TUNNEL or policy.added):
+            raise ValueError("any public host may be admitted in tunnel mode only")
         self.policy = policy
         self._hosts = frozenset(rule.host for rule in policy.rules)
         self._rules = [(rule, re.compile(rule.path, re.ASCII)) for rule in policy.rules]
 
     def check_host(self, host: str) -> None:
-        if host not in self._hosts:
+        """Where any public host is admitted, what a name leads to is the dialer's to check."""
+        if self.policy.any_public_host:
+            if _is_private(host):
+                raise Refused("this address is not public")
+        elif host not in self._hosts:
             raise Refused("this host is not admitted here")
 
     def rule(self, *, method: str, host: str, path: str, websocket: bool = False) -> Rule:
@@ -91,6 +106,14 @@ class Judge:
             name = unquote_plus(pair.partition("=")[0]).strip().lower()
             if name.lstrip("$") in _CREDENTIAL_PARAMETERS or name.startswith("$http"):
                 raise Refused("the query holds a credential of its own")
+
+
+def _is_private(host: str) -> bool:
+    """Whether it says of itself that it is not public, so that a redirect changes nothing."""
+    labels = host.rstrip(".").split(".")
+    if labels[-1].isdigit() or labels[-1].startswith("0x"):  # an address, in whatever notation
+        return not is_public(host)
+    return len(labels) == 1 or labels[-1] in _PRIVATE_DOMAINS
 
 
 def _check_path(path: str) -> None:

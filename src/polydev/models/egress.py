@@ -74,6 +74,8 @@ class EgressPolicy:
     on_failure: headers set on answers with a status of 400 and above: what keeps this CLI from
         asking a second time by itself. Values are literal.
     observed: prefixes, lower case, of answer headers that the gateway wants to see (windows).
+    any_public_host: in `tunnel` mode only: CONNECT to any host whose addresses are all public. For
+        a browser in which a person logs in: where a provider's pages lead, nobody can list.
     """
 
     mode: EgressMode
@@ -83,6 +85,7 @@ class EgressPolicy:
     added: tuple[AddedHeader, ...] = ()
     on_failure: tuple[AddedHeader, ...] = ()
     observed: tuple[str, ...] = ()
+    any_public_host: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
