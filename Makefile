@@ -7,6 +7,9 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
+# What src/polydev/desktop/packages.py names; a test holds the two alike.
+DESKTOP := adwaita-icon-theme dbus-daemon firefox-esr fonts-dejavu-core fonts-noto-cjk \
+  tigervnc-standalone-server x11-utils x11-xserver-utils xdotool xfce4-panel xfce4-terminal xfwm4
 
 .PHONY: help setup demo up check lint test bench lock clean programs
 
@@ -55,7 +58,7 @@ clean: ## Remove what was made here; the data directory stays
 	@touch $@
 
 .venv/test-system: .venv/made scripts/system-packages
-	@scripts/system-packages postgresql chromium
+	@scripts/system-packages postgresql chromium $(DESKTOP)
 	@touch $@
 
 # Looked at each time, since they lie outside this directory; quick when nothing is missing.

@@ -125,6 +125,16 @@ class LoginSettings(Section):
     concurrent: int = Field(20, gt=0, description="Logins that may be under way at once.")
 
 
+class DesktopSettings(Section):
+    standby: int = Field(
+        0,
+        ge=0,
+        le=8,
+        description="Desktops for logins that are started before they are asked for, about 400 MB "
+        "of memory each.",
+    )
+
+
 class LogSettings(Section):
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level.")
     json_lines: bool = Field(False, description="One JSON object per line instead of plain text.")
@@ -163,6 +173,7 @@ class Settings(BaseSettings):
     store: StoreSettings = StoreSettings()
     keeper: KeeperSettings = KeeperSettings()
     logins: LoginSettings = LoginSettings()
+    desktop: DesktopSettings = DesktopSettings()
     log: LogSettings = LogSettings()
 
     @classmethod

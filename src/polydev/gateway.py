@@ -27,6 +27,7 @@ from polydev.core.accounts import Accounts
 from polydev.core.connecting import Connecting
 from polydev.core.connections import Connections
 from polydev.core.credentials import Credentials
+from polydev.core.desktops import Desktops
 from polydev.core.first_start import FirstStarts
 from polydev.core.keeper import Keeper
 from polydev.core.layout import Layout, address_of, locked
@@ -210,10 +211,14 @@ async def running_gateway(settings: Settings) -> AsyncIterator[Gateway]:
             proxies=proxies,
             runs=runs,
         )
+        desktops = await stack.enter_async_context(
+            Desktops(sandboxes, settings.desktop, settings.egress.upstream_ca)
+        )
         logins = Logins(
             store=store,
             programs=programs,
             sandboxes=sandboxes,
+            desktops=desktops,
             egress=egress,
             proxies=proxies,
             connecting=connecting,

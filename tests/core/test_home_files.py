@@ -1,11 +1,20 @@
 import asyncio
 import os
+import socket
 from contextlib import aclosing
 from pathlib import Path, PurePosixPath
 
 import pytest
 
-from polydev.core.home_files import changes, make_directories, read_file, read_object
+from polydev.core.home_files import (
+    changes,
+    connected,
+    make_directories,
+    read_file,
+    read_object,
+    write_file,
+)
+from polydev.secret import Secret
 
 pytestmark = pytest.mark.anyio
 
@@ -71,3 +80,45 @@ async def test_a_file_is_noticed_when_it_is_written(home: Path, *, replaced: boo
         async for _ in seen:
             if read_object(home, FILE):
                 return
+
+
+def test_a_file_is_written_for_its_owner_alone_and_only_once(home: Path) -> None:
+    path = PurePosixPath(".new/deep/file")
+    write_file(home, path, Secret(b"made up"))
+    assert (home / path).read_bytes() == b"made up"
+    assert (home / path).stat().st_mode & 0o777 == 0o600
+    with pytest.raises(FileExistsError):
+        write_file(home, path, Secret(b"other"))
+
+
+def test_nothing_is_written_through_a_link(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (home / "link").symlink_to(tmp_path / "outside")
+    (home / ".cli/file").symlink_to(tmp_path / "outside" / "made")
+    for name in ("link/made", ".cli/file"):
+        with pytest.raises(OSError):
+            write_file(home, PurePosixPath(name), Secret(b"made up"))
+    assert list((tmp_path / "outside").iterdir()) == []
+
+
+def test_a_socket_under_home_is_connected_to_and_none_of_the_hosts(
+    home: Path, tmp_path: Path
+) -> None:
+    listeners = [socket.socket(socket.AF_UNIX) for _ in range(2)]
+    for listener, path in zip(listeners, (home / ".cli/own", tmp_path / "host"), strict=True):
+        listener.bind(str(path))
+        listener.listen()
+    with connected(home, PurePosixPath(".cli/own")) as connection:
+        there, _ = listeners[0].accept()
+        there.sendall(b"hello")
+        connection.setblocking(True)
+        assert connection.recv(5) == b"hello"
+        there.close()
+    (home / ".cli/link").symlink_to(tmp_path / "host")
+    (home / "out").symlink_to(tmp_path)
+    (home / ".cli/file").touch()
+    for name in (".cli/link", "out/host", ".cli/file", ".cli/missing"):
+        with pytest.raises(OSError):
+            connected(home, PurePosixPath(name))
+    for listener in listeners:
+        listener.close()

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from polydev.errors import InvalidRequest, RunFailed
 from polydev.models.egress import EgressMode, Purpose
-from polydev.models.logins import LoginTrouble
+from polydev.models.logins import LoginMethod, LoginTrouble
 from polydev.providers.acp.login import AcpLogin
 from polydev.providers.base import Provider
 from polydev.providers.claude.login import ClaudeLogin
 from polydev.providers.codex.login import CodexLogin
 from polydev.providers.lines import to_line
-from polydev.providers.login import KeyWay, LoginDialogue, LoginOrder, LoginWay, plain
+from polydev.providers.login import InTerminal, KeyWay, LoginDialogue, LoginOrder, LoginWay, plain
 from polydev.providers.registry import PROVIDERS
 from polydev.sandboxes.confinement import PLACE, file_under_home
 from polydev.secret import Secret
@@ -53,6 +53,8 @@ class TestEveryWay:
     def test_may_ask_only_what_it_needs_and_is_given_no_token(
         self, provider: Provider, way: LoginWay
     ) -> None:
+        if way.method is LoginMethod.REMOTE_DESKTOP:
+            return  # what its browser may reach, nobody can list: see polydev.desktop.POLICY
         policy = provider.policy(Purpose.LOGIN, "")
         assert policy.mode is EgressMode.WITNESS
         assert policy.rules
@@ -64,6 +66,40 @@ class TestEveryWay:
         step = way.dialogue().ended(3, "something new")
         assert step.trouble is LoginTrouble.CLI_ENDED
         assert step.message
+
+
+ON_A_DESKTOP = [one for one in WAYS if one[1].method is LoginMethod.REMOTE_DESKTOP]
+
+
+@pytest.mark.parametrize(
+    ("provider", "way"), ON_A_DESKTOP, ids=lambda one: getattr(one, "name", "")
+)
+def test_on_a_desktop_a_cli_trusts_another_authority_only_for_a_stand_in(
+    provider: Provider, way: LoginWay
+) -> None:
+    def variables(authority: PurePosixPath | None) -> str:
+        program, node = PurePosixPath("/programs/cli"), PurePosixPath("/programs/node")
+        order = LoginOrder(place=PLACE, program=program, node=node, authority=authority)
+        return str(way.launch(order).environment)
+
+    assert ".pem" not in variables(None)
+    assert "/stand-in.pem" in variables(PurePosixPath("/stand-in.pem"))
+    assert PLACE.egress_url in variables(None)
+
+
+def test_what_a_desktop_opened_is_shown_only_if_it_is_a_link() -> None:
+    dialogue = InTerminal("Claude")
+    assert dialogue.opened(AUTHORIZE).link == AUTHORIZE
+    for other in (
+        "javascript:alert(1)",
+        "http://plain.test/",
+        "https://a b",
+        "https://" + "x" * 5000,
+    ):
+        assert not dialogue.opened(other).link
+    assert dialogue.ended(0, "").done
+    with pytest.raises(InvalidRequest):
+        dialogue.paste("made-up-code#made-up-state")
 
 
 def test_a_provider_names_each_method_once() -> None:

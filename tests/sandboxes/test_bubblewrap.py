@@ -36,6 +36,25 @@ async def test_two_runs_find_the_same_place(bubblewrap):
     assert {"HOME=/home/user", "PWD=/workspace", "/workspace", "sandbox"} <= set(one)
 
 
+async def test_a_launch_may_add_to_etc_for_itself_alone(bubblewrap):
+    script = "cat /etc/made/up; test -w /etc/made/up || echo read-only"
+    launch = Launch(argv=faults.sh(script), etc={"made/up": b"words\n"})
+    assert await output(bubblewrap, launch) == ["words", "read-only"]
+    for name in ("../escape", "/absolute"):
+        with pytest.raises(ValueError):
+            await bubblewrap.open(lambda _, n=name: Launch(argv=faults.echo(), etc={n: b""}))
+
+
+async def test_only_a_desktop_is_shown_what_desktops_read(bubblewrap):
+    script = "ls -d /etc/fonts /etc/dbus-1 /var /etc/ssh /etc/shadow 2>/dev/null; true"
+    assert await output(bubblewrap, Launch(argv=faults.sh(script))) == []
+    shown = await output(bubblewrap, Launch(argv=faults.sh(script), desktop=True))
+    assert set(shown) <= {"/etc/fonts", "/etc/dbus-1", "/var"}
+    inside = "ls /var /var/cache 2>/dev/null; true"
+    names = set(await output(bubblewrap, Launch(argv=faults.sh(inside), desktop=True)))
+    assert names <= {"/var:", "/var/cache:", "", "cache", "fontconfig"}
+
+
 async def test_nothing_of_the_host_is_there(bubblewrap, machine, tmp_path):
     (tmp_path / "private").write_text("made up")
     hidden = [

@@ -81,3 +81,11 @@ def _environment(entry: Path) -> bytes:
         return (entry / "environ").read_bytes()
     except OSError:
         return b""
+
+
+async def test_it_has_no_desktop(machine):
+    async with make("none", machine) as sandboxes:
+        with pytest.raises(SandboxUnavailable) as failure:
+            await sandboxes.open(lambda _: Launch(argv=("/bin/true",), desktop=True))
+    assert failure.value.reason == "no_desktop"
+    assert list((machine / "sandboxes").iterdir()) == []

@@ -13,13 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from polydev.cli.client import settings_and_logging
-from polydev.cli.installing import ensure_bubblewrap, ensure_programs
+from polydev.cli.installing import ensure_bubblewrap, ensure_desktop, ensure_programs
 from polydev.config import Settings
 from polydev.core.doctor import Finding, examine, failed
 from polydev.core.layout import Layout
 from polydev.errors import PolydevError, SetupProblem
 
-PARTS = ("python", "sandbox", "programs", "data", "database", "gateway")
+PARTS = ("python", "sandbox", "programs", "data", "database", "gateway", "desktop")
 
 
 def register(app: typer.Typer) -> None:
@@ -32,6 +32,10 @@ def doctor(
     ] = None,
     *,
     fix: Annotated[bool, typer.Option("--fix", help="Install what is missing.")] = False,
+    desktop: Annotated[
+        bool,
+        typer.Option("--desktop", help="With --fix: also what logins on a remote desktop need."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="A list, for programs.")] = False,
 ) -> None:
     """Look at everything polydev needs; say what is missing and what mends it."""
@@ -42,7 +46,9 @@ def doctor(
             f"There is nothing called {', '.join(sorted(unknown))} to look at.",
             remedy=f"The parts are: {', '.join(PARTS)}.",
         )
-    findings = uvloop.run(_examine(settings, chosen, fix=fix))
+    if desktop and not fix:
+        raise SetupProblem("--desktop says what --fix is to install.", remedy="Give both.")
+    findings = uvloop.run(_examine(settings, chosen, fix=fix, desktop=desktop))
     if as_json:
         print(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
@@ -51,12 +57,14 @@ def doctor(
         sys.exit(1)
 
 
-async def _examine(settings: Settings, parts: frozenset[str], *, fix: bool) -> list[Finding]:
-    unmended = await _mend(settings, parts) if fix else []
+async def _examine(
+    settings: Settings, parts: frozenset[str], *, fix: bool, desktop: bool
+) -> list[Finding]:
+    unmended = await _mend(settings, parts, desktop=desktop) if fix else []
     return [*await examine(settings, parts), *unmended]
 
 
-async def _mend(settings: Settings, parts: frozenset[str]) -> list[Finding]:
+async def _mend(settings: Settings, parts: frozenset[str], *, desktop: bool) -> list[Finding]:
     """Installs what can be; what went wrong with that."""
     problems: list[Finding] = []
     try:
@@ -69,6 +77,11 @@ async def _mend(settings: Settings, parts: frozenset[str]) -> list[Finding]:
     try:
         if "programs" in parts:
             await ensure_programs(settings)
+    except PolydevError as error:
+        problems.append(failed("fix", error))
+    try:
+        if desktop:
+            await ensure_desktop()
     except PolydevError as error:
         problems.append(failed("fix", error))
     return problems

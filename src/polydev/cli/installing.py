@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from rich.console import Console
 
 from polydev.config import Settings
-from polydev.core.debian import install_packages, may_install
+from polydev.core.debian import install_line, install_packages, may_install
+from polydev.core.desktops import missing_packages
 from polydev.core.installer import Progress, Report, install, is_current
 from polydev.core.layout import Layout
+from polydev.errors import SetupProblem
 from polydev.providers.registry import PROVIDERS
 
 _PLAIN_SECONDS = 5.0
@@ -25,6 +27,20 @@ async def ensure_bubblewrap() -> None:
     if shutil.which("bwrap") is None and await may_install():
         told.print("Installing bubblewrap with apt-get …")
         await install_packages(["bubblewrap"])
+
+
+async def ensure_desktop() -> None:
+    """Installs what a remote desktop needs. Raises SetupProblem where that takes a password."""
+    missing = missing_packages()
+    if not missing:
+        return
+    if not await may_install():
+        raise SetupProblem(
+            "A remote desktop's packages cannot be installed from here.",
+            remedy=f"Run it by hand: {install_line(missing)}",
+        )
+    told.print(f"Installing {', '.join(missing)} with apt-get …")
+    await install_packages(missing)
 
 
 async def ensure_programs(settings: Settings) -> None:

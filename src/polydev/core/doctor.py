@@ -17,6 +17,8 @@ import httpx
 from polydev import __version__
 from polydev.config import Settings
 from polydev.core.debian import install_line
+from polydev.core.desktops import FIX as FIX_DESKTOP
+from polydev.core.desktops import missing_packages
 from polydev.core.installer import is_current, pinned_versions
 from polydev.core.layout import Layout, in_use
 from polydev.core.programs import HTMX, Programs, npm_platform
@@ -77,6 +79,7 @@ class _Examiner:
             "data": self._data,
             "database": self._database,
             "gateway": self._gateway,
+            "desktop": self._desktop,
         }
 
     async def _python(self) -> list[Finding]:
@@ -113,6 +116,20 @@ class _Examiner:
                 version=found.version,
                 problem=found.message,
                 remedy=found.remedy,
+            )
+        ]
+
+    async def _desktop(self) -> list[Finding]:
+        """Needed for one method of logging in, so that nothing is wrong without it."""
+        missing = missing_packages()
+        if not missing:
+            return [Finding(name="desktop", ok=True, version="installed")]
+        return [
+            Finding(
+                name="desktop",
+                ok=True,
+                version="not installed; only logins on a remote desktop need it",
+                remedy=f"If you want it: {FIX_DESKTOP}, or {install_line(missing)}",
             )
         ]
 

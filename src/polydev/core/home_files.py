@@ -1,4 +1,4 @@
-"""Files in a sandbox's HOME, read from outside, and noticed when the CLI writes them.
+"""Files and sockets in a sandbox's HOME, used from outside, and noticed when the CLI writes them.
 
 What lies there is the CLI's. No symbolic link is followed at any step of a path, nothing but plain
 files of a bounded size is read.
@@ -6,8 +6,10 @@ files of a bounded size is read.
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
+import socket
 import stat
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import ExitStack, aclosing
@@ -54,6 +56,38 @@ def make_directories(home: Path, paths: Iterable[PurePosixPath]) -> None:
     for path in paths:
         with ExitStack() as opened:
             _directory(opened, home, path.parent, make=True)
+
+
+def write_file(home: Path, path: PurePosixPath, content: Secret[bytes]) -> None:
+    """A new file with mode 0600, its directories with it. Raises OSError, also when it is there."""
+    with ExitStack() as opened:
+        directory = _directory(opened, home, path.parent, make=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        descriptor = os.open(path.name, flags, 0o600, dir_fd=directory)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content.reveal())
+
+
+def connected(home: Path, path: PurePosixPath) -> socket.socket:
+    """A non-blocking connection to a unix socket under `home`, never to one of the host's.
+
+    Raises OSError when none listens there.
+    """
+    with ExitStack() as opened:
+        directory = _directory(opened, home, path.parent)
+        descriptor = os.open(path.name, os.O_PATH | os.O_NOFOLLOW, dir_fd=directory)
+        opened.callback(os.close, descriptor)
+        if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+            raise FileNotFoundError(errno.ENOTSOCK, os.strerror(errno.ENOTSOCK), str(path))
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.setblocking(False)
+            # By descriptor: a name could be made to lead elsewhere in between.
+            connection.connect(f"/proc/self/fd/{descriptor}")
+        except BaseException:
+            connection.close()
+            raise
+    return connection
 
 
 async def changes(home: Path, paths: Iterable[PurePosixPath]) -> AsyncGenerator[None, None]:

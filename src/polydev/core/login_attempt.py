@@ -5,16 +5,16 @@ file holds a login. Whoever calls bounds the whole.
 """
 
 import asyncio
-from collections.abc import Mapping
 from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 from typing import Any, Protocol
 
 from polydev.core.callbacks import OfferedPort, Relay
-from polydev.core.home_files import changes, make_directories, read_file, read_object
+from polydev.core.home_files import changes, make_directories
+from polydev.core.login_files import Files, Links, LoginFiles
 from polydev.core.programs import Programs
 from polydev.egress.client import Egress
-from polydev.errors import Conflict, CredentialUnreadable, LoginFailed
+from polydev.errors import Conflict, LoginFailed
 from polydev.models.egress import Exchange, Purpose
 from polydev.models.logins import LoginMethod, LoginState, LoginTrouble
 from polydev.models.places import Launch, Place
@@ -34,11 +34,10 @@ from polydev.sandboxes.abc import Sandbox, Sandboxes
 from polydev.secret import Secret
 
 # What the CLI writes beside its credential (the account's name) comes a moment later.
-_SETTLE_SECONDS = 0.5
+SETTLE_SECONDS = 0.5
 # After it said that it is logged in.
 _FILE_SECONDS = 5.0
 _LINK_SECONDS = 45.0
-_MOST_LINKS = 20
 _WORDS = {
     LoginMethod.THIS_MACHINE: "Open the link in a browser on this machine and log in there. If the "
     "last page cannot be reached, paste its address here.",
@@ -48,8 +47,6 @@ _WORDS = {
     "reached: copy its address and paste it here.",
     LoginMethod.API_KEY: "Make a key on the provider's page and paste it here.",
 }
-
-Files = Mapping[str, Secret[bytes]]
 
 
 class Progress(Protocol):
@@ -128,15 +125,15 @@ class CliAttempt:
         self._offered = AsyncExitStack()
         self._relay: Relay | None = None
         self._wants_code = False
-        self._links_seen = 0
+        self._links = Links()
         self._given = asyncio.Event()
-        self._paths = (provider.credential_file, *provider.companion_files)
+        self._files = LoginFiles(provider)
 
     async def run(self) -> Files:
         self._programs.require(self._provider.program)
         await self._progress.to(LoginState.STARTING, "A place for the login is being made.")
         async with await self._sandboxes.open(self._launch) as sandbox, self._offered:
-            make_directories(sandbox.home, [*self._paths, LINKS_FILE])
+            make_directories(sandbox.home, [*self._files.paths, LINKS_FILE])
             binding = await self._egress.bind(
                 connection_id=self._login_id,
                 policy=self._provider.policy(Purpose.LOGIN, ""),
@@ -199,8 +196,8 @@ class CliAttempt:
                     )
             files = writing.result()
             await self._progress.to(LoginState.CREDENTIAL_SEEN, "The login was written.")
-            await asyncio.wait({talking}, timeout=_SETTLE_SECONDS)
-            return self._read(home) or files
+            await asyncio.wait({talking}, timeout=SETTLE_SECONDS)
+            return self._files.read(home) or files
         finally:
             for task in (talking, writing, linking):
                 task.cancel()
@@ -233,11 +230,11 @@ class CliAttempt:
         await self._take(self._dialogue.ended(code, process.stderr_tail()))
 
     async def _written(self, home: Path) -> Files:
-        async with aclosing(changes(home, [*self._paths, LINKS_FILE])) as seen:
+        async with aclosing(changes(home, [*self._files.paths, LINKS_FILE])) as seen:
             async for _ in seen:
-                for link in self._new_links(home):
+                for link in self._links.new(home):
                     await self._take(self._dialogue.opened(link))
-                files = self._read(home)
+                files = self._files.read(home)
                 if files:
                     return files
         raise LoginFailed("The login's files cannot be watched.", reason=LoginTrouble.INTERNAL)
@@ -263,31 +260,6 @@ class CliAttempt:
                 user_code=step.user_code,
             )
 
-    def _new_links(self, home: Path) -> list[str]:
-        content = read_file(home, LINKS_FILE)
-        if content is None:
-            return []
-        *links, _ = content.reveal().decode(errors="replace").split("\n")
-        new = links[self._links_seen : _MOST_LINKS]
-        self._links_seen += len(new)
-        return new
-
-    def _read(self, home: Path) -> Files:
-        """The files of a whole login; empty until there is one."""
-        content = read_object(home, self._provider.credential_file)
-        if content is None:
-            return {}
-        files = {str(self._provider.credential_file): content}
-        for path in self._provider.companion_files:
-            companion = read_file(home, path)
-            if companion is not None:
-                files[str(path)] = companion
-        try:
-            self._provider.read_credential(files)
-        except CredentialUnreadable:
-            return {}
-        return files
-
     def _explained(self, failed: LoginFailed) -> LoginFailed:
         """The CLI knows of no proxy: where that is what failed last, this says so."""
         if not self._proxy_failed:
@@ -302,5 +274,9 @@ class CliAttempt:
     def _saw(self, exchange: Exchange) -> None:
         if not exchange.refused:
             self._proxy_failed = exchange.unreachable if exchange.proxy_failed else ""
-        outcome = exchange.refused or exchange.unreachable or str(exchange.status)
-        self._progress.note(f"{exchange.method} {exchange.host}{exchange.path}: {outcome}")
+        words = f"{exchange.method} {exchange.host}{exchange.path}: {outcome(exchange)}"
+        self._progress.note(words)
+
+
+def outcome(exchange: Exchange) -> str:
+    return exchange.refused or exchange.unreachable or str(exchange.status)

@@ -15,9 +15,12 @@ import structlog
 
 from polydev.config import LoginSettings
 from polydev.core.connecting import Connecting, NewConnection
+from polydev.core.desktops import Desktops, Streams
 from polydev.core.login_attempt import Attempt, CliAttempt, KeyAttempt
+from polydev.core.login_desktop import DesktopAttempt
 from polydev.core.programs import Programs
 from polydev.core.proxies import Proxies, Route
+from polydev.desktop import Window
 from polydev.egress.client import Egress
 from polydev.errors import (
     Busy,
@@ -123,6 +126,7 @@ class Logins:
         store: Store,
         programs: Programs,
         sandboxes: Sandboxes,
+        desktops: Desktops,
         egress: Egress,
         proxies: Proxies,
         connecting: Connecting,
@@ -131,6 +135,7 @@ class Logins:
         self._store = store
         self._programs = programs
         self._sandboxes = sandboxes
+        self._desktops = desktops
         self._egress = egress
         self._proxies = proxies
         self._connecting = connecting
@@ -227,6 +232,18 @@ class Logins:
         await active.attempt.answer(text)
         return active.login
 
+    async def screen(self, user: User, login_id: str) -> Streams:
+        """A connection to the desktop of the user's own live login, which speaks VNC.
+
+        Each call gives another one; the caller closes it, and it ends with the login. Raises
+        NotFound, Conflict when the login is over or has no desktop.
+        """
+        return await (await self._on_desktop(user, login_id)).connect()
+
+    async def raise_window(self, user: User, login_id: str, window: Window) -> None:
+        """Brings the desktop's terminal or browser to the front. Raises NotFound, Conflict."""
+        await (await self._on_desktop(user, login_id)).raise_window(window)
+
     async def cancel(self, user: User, login_id: str) -> Login:
         """Ends the login and waits until all of it is gone; one that had ended stays as it is."""
         login = await self.get(user, login_id)
@@ -298,6 +315,17 @@ class Logins:
     ) -> Attempt:
         if isinstance(way, KeyWay):
             return KeyAttempt(provider, way, active)
+        if way.method is LoginMethod.REMOTE_DESKTOP:
+            return DesktopAttempt(
+                login_id=active.login.id,
+                provider=provider,
+                way=way,
+                programs=self._programs,
+                desktops=self._desktops,
+                egress=self._egress,
+                proxy=route.proxy,
+                progress=active,
+            )
         return CliAttempt(
             login_id=active.login.id,
             provider=provider,
@@ -327,6 +355,16 @@ class Logins:
         if active is None or active.login.state.is_final:
             raise Conflict(f"The login is over ({login.state.value}).", remedy="Start another one.")
         return active
+
+    async def _on_desktop(self, user: User, login_id: str) -> DesktopAttempt:
+        attempt = (await self._under_way(user, login_id)).attempt
+        if not isinstance(attempt, DesktopAttempt):
+            raise Conflict(
+                "This login has no desktop.",
+                remedy=f"Start one with the method {LoginMethod.REMOTE_DESKTOP.value}.",
+                reason="no_desktop",
+            )
+        return attempt
 
     async def _end(self, active: ActiveLogin) -> None:
         task = active.task

@@ -40,6 +40,8 @@ class Launch:
     environment: added to the sandbox's own few variables; nothing of the host's comes along.
     files: path under HOME → content; written with mode 0600 before the process starts.
     executable: those of them that are programs, with mode 0700.
+    etc: path under /etc → content, read-only and the same for all, where a place has its own /etc.
+    desktop: a graphical session is started: the place shows what such reads of the system.
     needs_port: whether the loopback port is used; the unix socket always exists.
     opening: lines to send at once, before any of a dialogue's: what needs to know the place, and
         whatever runs without a dialogue (the keeper).
@@ -49,5 +51,7 @@ class Launch:
     environment: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, Secret[bytes]] = field(default_factory=dict)
     executable: frozenset[str] = frozenset()
+    etc: Mapping[str, bytes] = field(default_factory=dict)
+    desktop: bool = False
     needs_port: bool = False
     opening: tuple[bytes, ...] = ()

@@ -28,15 +28,21 @@ printf '%s\\n' "$1" >> "$HOME/{LINKS_FILE}"
 
 _ESCAPES = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-_])")
 _MOST_CODE_CHARACTERS = 4096
+_SHOWN_LINK = re.compile(r"https://[\x21-\x7e]{1,4000}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoginOrder:
-    """What a login's launch is made for. program and node: see LaunchOrder."""
+    """What a login's launch is made for. program and node: see LaunchOrder.
+
+    authority: on a desktop, where egress reads nothing: what the CLI is to trust in place of the
+        system's authorities, because a stand-in answers for the network; None in earnest.
+    """
 
     place: Place
     program: PurePosixPath
     node: PurePosixPath
+    authority: PurePosixPath | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,6 +95,27 @@ class LoginDialogue(Protocol):
 
     def ended(self, exit_code: int, words: str) -> LoginStep:
         """What it means that the process ended; words: the end of its error output."""
+
+
+class InTerminal:
+    """A LoginDialogue of a command that speaks with the person itself, in a desktop's terminal."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+
+    def receive(self, line: bytes) -> LoginStep:
+        return LoginStep()
+
+    def opened(self, link: str) -> LoginStep:
+        return LoginStep(link=link) if _SHOWN_LINK.fullmatch(link) else LoginStep()
+
+    def paste(self, code: str) -> tuple[bytes, ...]:
+        raise InvalidRequest(
+            "This login takes no code here.", remedy="Paste it into the desktop's terminal."
+        )
+
+    def ended(self, exit_code: int, words: str) -> LoginStep:
+        return unspoken(exit_code, words, self._title) if exit_code else LoginStep(done=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -47,6 +47,18 @@ _FROM_ETC = (
     "ssl/certs",
     "ssl/openssl.cnf",
 )
+# What a graphical session reads beyond that: where fonts are and what was found in them, defaults
+# of the toolkit and the browser. Configuration only; nothing here tells of a person.
+_DESKTOP_SHOWS = (
+    "/etc/X11/rgb.txt",
+    "/etc/dbus-1",
+    "/etc/firefox-esr",
+    "/etc/fonts",
+    "/etc/gtk-3.0",
+    "/etc/mime.types",
+    "/etc/xdg/xfce4",
+    "/var/cache/fontconfig",
+)
 _ETC: Mapping[str, str] = {
     "passwd": f"user:x:{USER_ID}:{USER_ID}:user:{PLACE.home}:/bin/sh\n"
     "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
@@ -95,6 +107,7 @@ def arguments(
     return [
         *_separation(plumbing, features),
         *_system(root),
+        *(_desktop(root) if launch.desktop else ()),
         *_memory(features),
         *("--ro-bind", str(programs), str(PLACE.programs)),
         *("--perms", "0755", "--dir", str(PLACE.egress_socket.parent)),
@@ -123,9 +136,13 @@ def host_path(inside: str, programs: Path) -> Path | None:
 
 def file_under_home(name: str) -> PurePosixPath:
     """`name`, as launches give it; refuses what would leave HOME."""
+    return _relative(name, "HOME")
+
+
+def _relative(name: str, directory: str) -> PurePosixPath:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not path.parts:
-        raise ValueError(f"{name!r} is not a path under HOME")
+        raise ValueError(f"{name!r} is not a path under {directory}")
     return path
 
 
@@ -154,6 +171,12 @@ def _system(root: Path) -> Iterator[str]:
     yield from ("--proc", "/proc", "--remount-ro", "/proc", "--dev", "/dev")
 
 
+def _desktop(root: Path) -> Iterator[str]:
+    for path in _DESKTOP_SHOWS:
+        if (root / path.lstrip("/")).exists():
+            yield from ("--ro-bind", path, path)
+
+
 def _memory(features: Features) -> Iterator[str]:
     for path, mode, size in (
         (PurePosixPath("/dev", "shm"), "1777", _SHARED_MEMORY_BYTES),
@@ -169,6 +192,8 @@ def _memory(features: Features) -> Iterator[str]:
 def _files(launch: Launch, plumbing: Plumbing) -> Iterator[str]:
     for name, text in _ETC.items():
         yield from _made("0444", PurePosixPath("/etc", name), text.encode(), plumbing)
+    for name, data in launch.etc.items():
+        yield from _made("0444", PurePosixPath("/etc") / _relative(name, "/etc"), data, plumbing)
     made: set[PurePosixPath] = set()
     for name, content in launch.files.items():
         path = file_under_home(name)

@@ -146,6 +146,12 @@ class UnprotectedSandbox:
     def prepare(self, launch: Launch) -> None:
         """Writes what the CLI finds. What fails here is cleaned up by `close`."""
         require_program(launch.argv[0], Path(launch.argv[0]))
+        if launch.desktop:
+            raise SandboxUnavailable(
+                "A desktop needs a sandbox, and sandbox.kind is none.",
+                remedy="Log in by another method, or unset POLYDEV_SANDBOX__KIND.",
+                reason="no_desktop",
+            )
         self._launch = launch
         for name in ("home", "workspace", "tmp"):
             (self._path / name).mkdir(mode=0o700)

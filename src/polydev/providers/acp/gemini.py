@@ -28,7 +28,7 @@ from polydev.providers.files import (
     read_environment,
     read_object,
 )
-from polydev.providers.login import KeyWay, LoginOrder, LoginWay, opener
+from polydev.providers.login import InTerminal, KeyWay, LoginOrder, LoginWay, opener
 from polydev.secret import Secret
 
 CREDENTIAL_FILE = PurePosixPath(".gemini/oauth_creds.json")
@@ -199,6 +199,23 @@ def _login_launch(order: LoginOrder, *, browser: bool) -> Launch:
     )
 
 
+def _desktop_launch(order: LoginOrder) -> Launch:
+    trust = {"NODE_EXTRA_CA_CERTS": str(order.authority)} if order.authority else {}
+    return Launch(
+        argv=(str(order.node), str(order.program)),
+        environment={
+            "GEMINI_CLI_TRUST_WORKSPACE": "true",
+            "GEMINI_CLI_NO_RELAUNCH": "true",
+            "HTTPS_PROXY": order.place.egress_url,
+            **trust,
+        },
+        files={
+            ".gemini/settings.json": Secret(json.dumps({**_SETTINGS, **_OAUTH.settings}).encode())
+        },
+        needs_port=True,
+    )
+
+
 def _part(part: Part) -> dict[str, Any]:
     match part:
         case Text(text=text):
@@ -294,6 +311,12 @@ GEMINI = Agent(
             command="gemini",
             launch=lambda order: _login_launch(order, browser=True),
             dialogue=lambda: AcpLogin("Gemini"),
+        ),
+        LoginWay(
+            method=LoginMethod.REMOTE_DESKTOP,
+            command="gemini",
+            launch=_desktop_launch,
+            dialogue=lambda: InTerminal("Gemini"),
         ),
         KeyWay(
             page="https://aistudio.google.com/apikey",

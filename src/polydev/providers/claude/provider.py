@@ -18,7 +18,7 @@ from polydev.providers.claude import credential as credentials
 from polydev.providers.claude.dialogue import ClaudeDialogue
 from polydev.providers.claude.login import ClaudeLogin
 from polydev.providers.instants import instant
-from polydev.providers.login import KeyWay, LoginOrder, LoginWay, opener
+from polydev.providers.login import InTerminal, KeyWay, LoginOrder, LoginWay, opener
 from polydev.providers.retry import retry_after
 from polydev.secret import Secret
 
@@ -112,6 +112,12 @@ class ClaudeProvider:
             way(LoginMethod.THIS_MACHINE, by_callback=True),
             way(LoginMethod.PASTE_CODE, by_callback=False),
             way(LoginMethod.RELAYED_CALLBACK, by_callback=True),
+            LoginWay(
+                method=LoginMethod.REMOTE_DESKTOP,
+                command=self.login_command,
+                launch=_desktop_launch,
+                dialogue=lambda: InTerminal(self.title),
+            ),
         )
 
     def policy(self, purpose: Purpose, kind: str) -> EgressPolicy:
@@ -220,6 +226,15 @@ def _login_launch(order: LoginOrder) -> Launch:
         },
         files=browser.files,
         executable=browser.executable,
+        needs_port=True,
+    )
+
+
+def _desktop_launch(order: LoginOrder) -> Launch:
+    trust = {"NODE_EXTRA_CA_CERTS": str(order.authority)} if order.authority else {}
+    return Launch(
+        argv=(str(order.program), "auth", "login"),
+        environment={**_ENVIRONMENT, "HTTPS_PROXY": order.place.egress_url, **trust},
         needs_port=True,
     )
 

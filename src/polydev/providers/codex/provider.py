@@ -18,7 +18,7 @@ from polydev.providers.base import Catalogue, FirstStart, LaunchOrder, Observati
 from polydev.providers.codex import credential as credentials
 from polydev.providers.codex import login
 from polydev.providers.codex.dialogue import RENEWAL_URL, CodexDialogue
-from polydev.providers.login import KeyWay, LoginOrder, LoginWay
+from polydev.providers.login import InTerminal, KeyWay, LoginOrder, LoginWay
 from polydev.providers.retry import retry_after
 from polydev.secret import Secret
 
@@ -100,6 +100,17 @@ _WINDOW_HEADER = re.compile(
 )
 
 
+def _desktop_launch(order: LoginOrder) -> Launch:
+    trusted = str(order.authority) if order.authority else ""
+    trust = {"SSL_CERT_FILE": trusted, "CODEX_CA_CERTIFICATE": trusted} if trusted else {}
+    return Launch(
+        argv=(str(order.program), "login"),
+        environment={"HTTPS_PROXY": order.place.egress_url, **trust},
+        files={".codex/config.toml": Secret(_LEAN.encode())},
+        needs_port=True,
+    )
+
+
 class CodexProvider:
     """See polydev.providers.base.Provider."""
 
@@ -165,6 +176,12 @@ class CodexProvider:
             command="codex login",
             launch=lambda order: _login_launch(order, "chatgpt"),
             dialogue=login.CodexLogin,
+        ),
+        LoginWay(
+            method=LoginMethod.REMOTE_DESKTOP,
+            command="codex login",
+            launch=_desktop_launch,
+            dialogue=lambda: InTerminal("Codex"),
         ),
     )
 

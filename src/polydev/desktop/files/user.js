@@ -1,0 +1,22 @@
+// What enterprise policy cannot set. Fewer processes held ready: this browser shows one page.
+user_pref("dom.ipc.processPrelaunch.enabled", false);
+user_pref("dom.ipc.keepProcessesAlive.privilegedabout", 0);
+user_pref("browser.tabs.inTitlebar", 0);
+user_pref("browser.uidensity", 0);
+user_pref("toolkit.cosmeticAnimations.enabled", false);
+user_pref("ui.prefersReducedMotion", 1);
+user_pref("browser.aboutwelcome.enabled", false);
+user_pref("browser.sessionstore.resume_from_crash", false);
+user_pref("browser.sessionstore.interval", 3600000);
+user_pref("browser.shell.checkDefaultBrowser", false);
+user_pref("browser.startup.firstrunSkipsHomepage", false);
+user_pref("browser.warnOnQuit", false);
+user_pref("datareporting.policy.dataSubmissionPolicyBypassNotification", true);
+user_pref("network.captive-portal-service.enabled", false);
+user_pref("network.connectivity-service.enabled", false);
+user_pref("network.dns.disablePrefetch", true);
+user_pref("network.prefetch-next", false);
+user_pref("privacy.userContext.enabled", false);
+user_pref("toolkit.winRegisterApplicationRestart", false);
+user_pref("browser.link.open_newwindow.override.external", 1);
+user_pref("browser.tabs.firefox-view", false);

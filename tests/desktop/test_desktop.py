@@ -1,0 +1,197 @@
+"""A real desktop: what is on its screen, who can reach it, and what is left of it."""
+
+import asyncio
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from polydev.config import DesktopSettings
+from polydev.core.desktops import Desktops, OpenDesktop
+from polydev.core.home_files import read_file
+from polydev.desktop import LINKS, Fact, Window, desktop_launch
+from polydev.errors import Conflict, SandboxUnavailable
+from polydev.models.places import Launch, Place
+from polydev.sandboxes import Sandboxes
+from polydev.sandboxes.confinement import PLACE
+from polydev.secret import Secret
+from tests.desktop.conftest import shell, standby
+from tests.e2e.processes import all_gone, command_line, descendants
+from tests.screen import Onlooker, colours, keep
+
+pytestmark = [pytest.mark.anyio, pytest.mark.real, pytest.mark.slow]
+
+SECONDS = 90
+LINK = "https://login.provider.test/authorize?state=made-up"
+
+
+async def test_a_desktop_shows_the_command_and_then_its_link(sandboxes: Sandboxes) -> None:
+    async with standby(sandboxes, 0) as desktops, desktops.take() as desktop:
+        facts: asyncio.Queue[str] = asyncio.Queue()
+        ends: asyncio.Queue[int] = asyncio.Queue()
+        desktop.desktop.on_fact, desktop.desktop.on_end = facts.put_nowait, ends.put_nowait
+        script = (
+            f'echo "$HOME $0"; read -r answer; echo "$answer" >typed; xdg-open "{LINK}"; exit 3'
+        )
+        async with asyncio.timeout(SECONDS):
+            await desktop.hand_over(shell(f"cd; {script}"))
+            onlooker = await Onlooker.at(await desktop.connect())
+            first = await onlooker.picture()
+            keep(first, "terminal")
+            assert (first.width, first.height) == (1920, 1080)
+            assert colours(first) > 20
+            await desktop.desktop.until(Fact.BROWSER)
+
+            # The terminal has the keyboard though the browser came up behind it.
+            await desktop.desktop.raise_window(Window.TERMINAL)
+            await onlooker.type("made-up words", enter=True)
+            assert await ends.get() == 3
+            typed = read_file(desktop.sandbox.home, LINKS.parent.with_name("typed"))
+            assert typed is not None
+            assert typed.reveal() == b"made-up words\n"
+
+            while await facts.get() != "visited":
+                pass
+            links = read_file(desktop.sandbox.home, LINKS)
+            assert links is not None
+            assert links.reveal().decode() == f"{LINK}\n"
+            second = await onlooker.picture()
+            keep(second, "browser")
+            assert _share_that_differs(first.pixels, second.pixels) > 0.5
+
+            await desktop.desktop.raise_window(Window.TERMINAL)
+            back = await onlooker.screen.picture(changed=True)
+            while _share_that_differs(first.pixels, back.pixels) > 0.2:
+                back = await onlooker.screen.picture(changed=True)
+            keep(back, "terminal-raised")
+            await onlooker.close()
+
+
+async def test_nothing_is_left_of_a_desktop(sandboxes: Sandboxes) -> None:
+    before = descendants(os.getpid())
+    async with standby(sandboxes, 0) as desktops:
+        async with asyncio.timeout(SECONDS), desktops.take() as desktop:
+            await desktop.hand_over(shell("read -r _"))
+            reader, writer = await desktop.connect()
+            await reader.readexactly(12)
+            running = descendants(os.getpid()) - before
+            assert len(running) > 5
+        await all_gone(running)
+        assert await reader.read() == b""  # whoever still looked at it is told
+        writer.close()
+        await writer.wait_closed()
+        with pytest.raises(Conflict):
+            await desktop.connect()
+
+
+async def test_only_vnc_on_a_unix_socket_leads_in(sandboxes: Sandboxes) -> None:
+    async with standby(sandboxes, 0) as desktops, desktops.take() as desktop:
+        listing = "cat /proc/net/tcp /proc/net/tcp6 >tcp; cat /proc/net/unix >unix"
+        async with asyncio.timeout(SECONDS):
+            await desktop.hand_over(shell(f"cd; {listing}; echo >listed; read -r _"))
+            await desktop.desktop.until(Fact.BROWSER)
+            home = desktop.sandbox.home
+            tcp = [line.split() for line in (home / "tcp").read_text().splitlines()]
+        listens = {line[1] for line in tcp if len(line) > 3 and line[3] == "0A"}
+        assert listens == {"0100007F:1F90"}  # egress, on 127.0.0.1:8080
+        assert " @" not in (home / "unix").read_text().replace("@/tmp/dbus", "")
+        assert oct((home / ".polydev/vnc.sock").stat().st_mode)[-3:] == "600"
+
+
+async def test_the_browsers_own_sandbox_stays_on(sandboxes: Sandboxes) -> None:
+    async with standby(sandboxes, 0) as desktops, desktops.take() as desktop:
+        async with asyncio.timeout(SECONDS):
+            await desktop.hand_over(shell("read -r _"))
+            await desktop.desktop.until(Fact.BROWSER)
+            # It is put on when a process has started, before it is given a page.
+            while not (filters := _filters_of_pages()) or set(filters) != {"2"}:
+                await asyncio.sleep(0.05)
+
+
+async def test_a_desktop_on_standby_is_handed_over_at_once(sandboxes: Sandboxes) -> None:
+    async with standby(sandboxes, 1) as desktops:
+        async with asyncio.timeout(SECONDS):
+            await _until_waiting(desktops)
+            before = asyncio.get_running_loop().time()
+            async with desktops.take() as desktop:
+                assert Fact.BROWSER in desktop.desktop.facts
+                await desktop.hand_over(shell("echo from standby; read -r _"))
+                took = asyncio.get_running_loop().time() - before
+                onlooker = await Onlooker.at(await desktop.connect())
+                keep(await onlooker.picture(), "standby")
+                await onlooker.close()
+            assert took < 10, took
+            await _until_waiting(desktops)  # the next one
+
+
+async def test_a_part_that_does_not_come_up_is_named_with_its_words(
+    sandboxes: Sandboxes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = desktop_launch(PLACE, None).files[".polydev/session"].reveal().decode()
+    broken = real.replace("Xtigervnc -geometry", "Xtigervnc -made-up -geometry")
+
+    def launch(place: Place, upstream_ca: bytes | None) -> Launch:
+        files = {
+            **desktop_launch(place, upstream_ca).files,
+            ".polydev/session": Secret(broken.encode()),
+        }
+        return replace(desktop_launch(place, upstream_ca), files=files)
+
+    monkeypatch.setattr("polydev.core.desktops.desktop_launch", launch)
+    async with standby(sandboxes, 0) as desktops, desktops.take() as desktop:
+        with pytest.raises(SandboxUnavailable) as caught:
+            async with asyncio.timeout(SECONDS):
+                await desktop.hand_over(shell("true"))
+    assert caught.value.reason == "desktop_display_late"
+    assert "-made-up" in caught.value.message
+
+
+async def test_a_machine_without_its_packages_is_told_so(
+    sandboxes: Sandboxes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("polydev.core.desktops.missing_packages", lambda: ["xfwm4"])
+    async with Desktops(sandboxes, DesktopSettings(), None) as desktops:
+        with pytest.raises(SandboxUnavailable) as caught:
+            async with desktops.take():
+                pass
+    assert caught.value.reason == "desktop_missing"
+    assert "xfwm4" in caught.value.message
+    assert "--desktop" in caught.value.remedy
+
+
+async def test_a_desktop_that_dies_says_so(sandboxes: Sandboxes) -> None:
+    async with standby(sandboxes, 0) as desktops, desktops.take() as desktop:
+        async with asyncio.timeout(SECONDS):
+            await desktop.hand_over(shell("read -r _; kill -9 -1"))
+            onlooker = await Onlooker.at(await desktop.connect())
+            await onlooker.type("", enter=True)
+            trouble = await desktop.desktop.failed()
+            await onlooker.close()
+        assert trouble.reason == "desktop_ended"
+        assert "WARNING" not in trouble.message
+
+
+async def _until_waiting(desktops: Desktops) -> OpenDesktop | None:
+    while not desktops.waiting:
+        await asyncio.sleep(0.05)
+    return None
+
+
+def _share_that_differs(one: bytes, other: bytes) -> float:
+    sample = [(a, b) for a, b in zip(one[::4001], other[::4001], strict=True)]
+    return sum(a != b for a, b in sample) / len(sample)
+
+
+def _filters_of_pages() -> list[str]:
+    """The system call filter of each process of ours that renders pages: 2 is one that filters."""
+    return [
+        _seccomp(pid) for pid, _ in descendants(os.getpid()) if command_line(pid).endswith(" tab ")
+    ]
+
+
+def _seccomp(pid: int) -> str:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("Seccomp:"):
+            return line.split()[1]
+    return ""
