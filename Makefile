@@ -9,7 +9,8 @@ MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 # What src/polydev/desktop/packages.py names; a test holds the two alike.
 DESKTOP := adwaita-icon-theme dbus-daemon firefox-esr fonts-dejavu-core fonts-noto-cjk \
-  tigervnc-standalone-server x11-utils x11-xserver-utils xdotool xfce4-panel xfce4-terminal xfwm4
+  tigervnc-standalone-server wmctrl x11-utils x11-xserver-utils xdotool xfce4-panel \
+  xfce4-terminal xfwm4
 
 .PHONY: help setup demo up check lint test bench lock clean programs
 

@@ -45,14 +45,14 @@ async def test_a_desktop_shows_the_command_and_then_its_link(sandboxes: Sandboxe
 
             # The terminal has the keyboard though the browser came up behind it.
             await desktop.desktop.raise_window(Window.TERMINAL)
+            await _next(facts, "raised terminal")
             await onlooker.type("made-up words", enter=True)
             assert await ends.get() == 3
             typed = read_file(desktop.sandbox.home, LINKS.parent.with_name("typed"))
             assert typed is not None
             assert typed.reveal() == b"made-up words\n"
 
-            while await facts.get() != "visited":
-                pass
+            await _next(facts, "visited")
             links = read_file(desktop.sandbox.home, LINKS)
             assert links is not None
             assert links.reveal().decode() == f"{LINK}\n"
@@ -61,7 +61,8 @@ async def test_a_desktop_shows_the_command_and_then_its_link(sandboxes: Sandboxe
             assert _share_that_differs(first.pixels, second.pixels) > 0.5
 
             await desktop.desktop.raise_window(Window.TERMINAL)
-            back = await onlooker.screen.picture(changed=True)
+            await _next(facts, "raised terminal")
+            back = await onlooker.picture()
             while _share_that_differs(first.pixels, back.pixels) > 0.2:
                 back = await onlooker.screen.picture(changed=True)
             keep(back, "terminal-raised")
@@ -170,6 +171,11 @@ async def test_a_desktop_that_dies_says_so(sandboxes: Sandboxes) -> None:
             await onlooker.close()
         assert trouble.reason == "desktop_ended"
         assert "WARNING" not in trouble.message
+
+
+async def _next(facts: asyncio.Queue[str], wanted: str) -> None:
+    while await facts.get() != wanted:
+        pass
 
 
 async def _until_waiting(desktops: Desktops) -> OpenDesktop | None:

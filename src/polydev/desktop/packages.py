@@ -10,6 +10,7 @@ PACKAGES: Mapping[str, str] = {
     "fonts-dejavu-core": "share/fonts/truetype/dejavu/DejaVuSansMono.ttf",
     "fonts-noto-cjk": "share/fonts/opentype/noto/NotoSansCJK-Regular.ttc",
     "tigervnc-standalone-server": "bin/Xtigervnc",
+    "wmctrl": "bin/wmctrl",
     "x11-utils": "bin/xprop",
     "x11-xserver-utils": "bin/xsetroot",
     "xdotool": "bin/xdotool",

@@ -33,7 +33,11 @@ class Window(StrEnum):
 
 
 class Desktop:
-    """on_end: called with the exit code each time that the command in the terminal ended."""
+    """What a desktop says and is told.
+
+    on_fact: called with each line that says what came about. on_end: called with the exit code
+    each time that the command in the terminal ended.
+    """
 
     def __init__(self, process: Process) -> None:
         self.on_fact: Callable[[str], None] = lambda _: None
@@ -90,7 +94,7 @@ class Desktop:
         await self._process.send([b"open"])
 
     async def raise_window(self, window: Window) -> None:
-        """Brings it to the front and gives it the keyboard. One that is gone comes again if it can."""
+        """Has it brought to the front with the keyboard; one that was closed is opened again."""
         await self._process.send([f"raise {window}".encode()], timeout_seconds=_SAYS_SECONDS)
 
     async def _read(self) -> None:
@@ -110,7 +114,7 @@ class Desktop:
                     self._facts.add(rest)
                     self._changed.notify_all()
                 self.on_fact(line)
-            case "visited":
+            case "raised" | "visited":
                 self.on_fact(line)
             case "late":
                 await self._fail(self._failure(f"desktop_{rest}_late", f"its {rest} is not there"))
