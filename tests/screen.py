@@ -9,8 +9,7 @@ from pathlib import Path
 from polydev.desktop.rfb import Picture, Screen
 
 SCREENSHOTS = Path(__file__).parents[1] / "build" / "screenshots"
-_RETURN = 0xFF0D
-_SETTLED_SECONDS = 20
+TAB, RETURN = 0xFF09, 0xFF0D
 
 
 def keep(picture: Picture, name: str) -> Path:
@@ -59,9 +58,15 @@ class Onlooker:
             return await self.screen.picture()
 
     async def type(self, text: str, *, enter: bool = False) -> None:
-        for key in [*map(ord, text), *([_RETURN] if enter else [])]:
-            for down in (1, 0):
-                self._writer.write(struct.pack(">BBxxI", 4, down, key))
+        for character in text:
+            await self.press(ord(character))
+        if enter:
+            await self.press(RETURN)
+
+    async def press(self, key: int) -> None:
+        """key: an X keysym."""
+        for down in (1, 0):
+            self._writer.write(struct.pack(">BBxxI", 4, down, key))
         await self._writer.drain()
 
     async def click(self, x: int, y: int) -> None:

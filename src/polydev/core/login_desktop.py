@@ -107,7 +107,9 @@ class DesktopAttempt:
             await desktop.hand_over(self._launch(desktop.sandbox.place))
             self._desktop = desktop
             await self._progress.to(
-                LoginState.READY, f"`{self._way.command}` runs on a desktop of its own."
+                LoginState.READY,
+                f"`{self._way.command}` runs on the desktop. What it asks, it asks in the "
+                "terminal there.",
             )
             files = await self._until_written(desktop, home)
             self._desktop = None

@@ -20,3 +20,8 @@ user_pref("privacy.userContext.enabled", false);
 user_pref("toolkit.winRegisterApplicationRestart", false);
 user_pref("browser.link.open_newwindow.override.external", 1);
 user_pref("browser.tabs.firefox-view", false);
+user_pref("app.normandy.enabled", false);
+user_pref("browser.region.network.url", "");
+user_pref("browser.region.update.enabled", false);
+user_pref("dom.push.connection.enabled", false);
+user_pref("extensions.getAddons.cache.enabled", false);

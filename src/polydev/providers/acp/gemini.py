@@ -209,9 +209,7 @@ def _desktop_launch(order: LoginOrder) -> Launch:
             "HTTPS_PROXY": order.place.egress_url,
             **trust,
         },
-        files={
-            ".gemini/settings.json": Secret(json.dumps({**_SETTINGS, **_OAUTH.settings}).encode())
-        },
+        files={".gemini/settings.json": Secret(json.dumps(_SETTINGS).encode())},
         needs_port=True,
     )
 
