@@ -9,11 +9,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Self
+from typing import Self
 
 import structlog
 
 from polydev.config import LoginSettings
+from polydev.core.active_login import ActiveLogin
 from polydev.core.connecting import Connecting, NewConnection
 from polydev.core.desktops import Desktops, Streams
 from polydev.core.login_attempt import Attempt, CliAttempt, KeyAttempt
@@ -39,7 +40,6 @@ from polydev.errors import (
 from polydev.models.accounts import Ownership, User
 from polydev.models.ids import new_id
 from polydev.models.logins import (
-    LOGIN_TRANSITIONS,
     Login,
     LoginLine,
     LoginMethod,
@@ -51,13 +51,11 @@ from polydev.providers.base import Provider
 from polydev.providers.login import KeyWay, LoginWay
 from polydev.providers.registry import provider_named
 from polydev.sandboxes.abc import Sandboxes
-from polydev.secret import Secret, mask_tokens
+from polydev.secret import Secret
 from polydev.store import Store
 
 log = structlog.get_logger()
 
-_MOST_LINES = 200
-_LINE_CHARACTERS = 300
 _TROUBLES: tuple[tuple[type[PolydevError], LoginTrouble], ...] = (
     (ProgramMissing, LoginTrouble.CLI_MISSING),
     (SandboxUnavailable, LoginTrouble.NO_SANDBOX),
@@ -65,58 +63,6 @@ _TROUBLES: tuple[tuple[type[PolydevError], LoginTrouble], ...] = (
     (ProxyProblem, LoginTrouble.PROXY_FAILED),
     (StoreProblem, LoginTrouble.NOT_STORED),
 )
-
-
-class ActiveLogin:
-    """A login under way: its record, its log, and who is told of changes.
-
-    proxy: what its owner said that it leaves by; route: what it does leave by, once that is known.
-    """
-
-    def __init__(self, login: Login, store: Store, proxy: Secret[str] | None) -> None:
-        self.login = login
-        self.proxy = proxy
-        self.route: Route | None = None
-        self.lines: list[LoginLine] = []
-        self.attempt: Attempt | None = None
-        self.task: asyncio.Task[None] | None = None
-        self.stopping = False  # the gateway ends, and the login with it
-        self._store = store
-        self._changed = asyncio.Event()
-
-    def note(self, text: str) -> None:
-        line = mask_tokens(text)[:_LINE_CHARACTERS]
-        if self.lines and self.lines[-1].text == line:
-            return  # what is asked again and again while it waits
-        if len(self.lines) < _MOST_LINES:
-            self.lines.append(LoginLine(at=datetime.now(UTC), text=line))
-
-    async def to(self, state: LoginState, message: str, **fields: Any) -> None:
-        """Raises StoreProblem; the state in memory has changed all the same."""
-        if state is not self.login.state and state not in LOGIN_TRANSITIONS[self.login.state]:
-            return
-        now = datetime.now(UTC)
-        if state is not LoginState.WAITING_FOR_USER:
-            fields = {"link": "", "user_code": "", **fields}
-        if state.is_final:
-            fields["finished_at"] = now
-        self.login = replace(self.login, state=state, message=message, changed_at=now, **fields)
-        self.note(f"{state.value}: {message}")
-        self._tell()
-        await self._store.logins.move(self.login, self.lines)
-
-    async def follow(self) -> AsyncIterator[Login]:
-        """The login as it is, and again at each change, to its end."""
-        while True:
-            changed, login = self._changed, self.login
-            yield login
-            if login.state.is_final:
-                return
-            await changed.wait()
-
-    def _tell(self) -> None:
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
 
 
 class Logins:

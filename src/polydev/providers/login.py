@@ -28,7 +28,6 @@ printf '%s\\n' "$1" >> "$HOME/{LINKS_FILE}"
 
 _ESCAPES = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-_])")
 _MOST_CODE_CHARACTERS = 4096
-_SHOWN_LINK = re.compile(r"https://[\x21-\x7e]{1,4000}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,7 +106,7 @@ class InTerminal:
         return LoginStep()
 
     def opened(self, link: str) -> LoginStep:
-        return LoginStep(link=link) if _SHOWN_LINK.fullmatch(link) else LoginStep()
+        return LoginStep(link=link) if is_link(link) else LoginStep()
 
     def paste(self, code: str) -> tuple[bytes, ...]:
         raise InvalidRequest(
