@@ -17,7 +17,7 @@ import pytest
 
 from polydev.core import installer
 from polydev.core.installer import LOCKED, Progress, install, is_current, pinned_versions
-from polydev.core.programs import HTMX, Programs, npm_platform
+from polydev.core.programs import BROWSER_PARTS, Programs, npm_platform
 from polydev.errors import ProgramMissing, SetupProblem
 from polydev.providers.registry import PROVIDERS
 
@@ -28,8 +28,8 @@ NODE = f"node_modules/node-{npm_platform()}"
 FILES = {
     **{str(Programs(Path()).file(program)): "" for program in PROGRAMS},
     **{f"node_modules/{p.package}/package.json": '{"version": "1"}' for p in PROGRAMS},
-    str(Programs(Path()).htmx()): "",
-    f"node_modules/{HTMX}/package.json": '{"version": "2"}',
+    **{str(Programs(Path()).browser_part(name)): "" for name in BROWSER_PARTS},
+    **{f"node_modules/{name}/package.json": '{"version": "2"}' for name in BROWSER_PARTS},
     f"{NODE}/bin/node": "",
     f"{NODE}/package.json": '{"version": "22"}',
 }

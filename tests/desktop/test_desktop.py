@@ -10,8 +10,9 @@ import pytest
 from polydev.config import DesktopSettings
 from polydev.core.desktops import Desktops, OpenDesktop
 from polydev.core.home_files import read_file
-from polydev.desktop import LINKS, Fact, Window, desktop_launch
+from polydev.desktop import LINKS, Fact, desktop_launch
 from polydev.errors import Conflict, SandboxUnavailable
+from polydev.models.desktops import Window
 from polydev.models.places import Launch, Place
 from polydev.sandboxes import Sandboxes
 from polydev.sandboxes.confinement import PLACE

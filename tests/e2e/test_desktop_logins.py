@@ -13,11 +13,11 @@ import pytest
 from polydev.config import EgressSettings, ServerSettings, Settings
 from polydev.core.desktops import missing_packages
 from polydev.core.logins import Logins
-from polydev.desktop import Window
 from polydev.desktop.rfb import Picture
 from polydev.errors import Conflict, NotFound, SandboxUnavailable
 from polydev.gateway import Gateway, running_gateway
 from polydev.models.accounts import User
+from polydev.models.desktops import Window
 from polydev.models.logins import Login, LoginMethod, LoginState
 from polydev.sim import Simulator
 from tests.e2e.processes import all_gone, descendants

@@ -112,7 +112,7 @@ async def test_a_browser_is_refused_a_name_that_leads_to_a_private_address(
 
     monkeypatch.setattr(loop, "getaddrinfo", resolve)
     with pytest.raises(Refused, match="not public"):
-        await dialer.dial("rebound.example.com", tls=False)
+        await dialer.dial("rebound.example.com", None, tls=False)
 
 
 async def _connect(place: Place, target: str) -> bytes:

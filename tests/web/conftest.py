@@ -17,7 +17,7 @@ import httpx
 import pytest
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 
-from polydev.core.programs import HTMX
+from polydev.core.programs import BROWSER_PARTS
 from polydev.sim import Simulator
 from tests.e2e.conftest import (
     House,
@@ -41,10 +41,13 @@ DESK = {"width": 1200, "height": 800}
 @pytest.fixture(scope="session")
 def programs_with_htmx(scripted_programs: Path, programs: Path) -> Path:
     """The scripted CLI's directory, with what the dashboard needs of npm's."""
-    htmx = programs / "node_modules" / HTMX
-    if not htmx.exists():
-        pytest.fail(f"{HTMX} is not installed in {programs}: run `make setup`")
-    (scripted_programs / "node_modules" / HTMX).symlink_to(htmx)
+    for name in BROWSER_PARTS:
+        part = programs / "node_modules" / name
+        if not part.exists():
+            pytest.fail(f"{name} is not installed in {programs}: run `make setup`")
+        link = scripted_programs / "node_modules" / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(part)
     return scripted_programs
 
 

@@ -21,7 +21,7 @@ from polydev.core.desktops import FIX as FIX_DESKTOP
 from polydev.core.desktops import missing_packages
 from polydev.core.installer import is_current, pinned_versions
 from polydev.core.layout import Layout, in_use
-from polydev.core.programs import HTMX, Programs, npm_platform
+from polydev.core.programs import BROWSER_PARTS, Programs, npm_platform
 from polydev.errors import PolydevError
 from polydev.proc import run_tool
 from polydev.providers.registry import PROVIDERS
@@ -142,7 +142,10 @@ class _Examiner:
             if (wanted := pinned.get(provider.program.package))
         ]
         found.append(_installed("node", self._programs.node_version(), pinned.get(node, "")))
-        found.append(_installed("htmx", self._programs.htmx_version(), pinned[HTMX]))
+        found += [
+            _installed(name, self._programs.browser_part_version(name), pinned[name])
+            for name in BROWSER_PARTS
+        ]
         if all(finding.ok for finding in found) and not is_current(self._layout.programs):
             problem = f"{self._layout.programs} was not installed by this version of polydev."
             found.append(Finding(name="lock", ok=True, problem=problem, remedy=FIX))

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import structlog
 
-from polydev.core.programs import HTMX, Programs
+from polydev.core.programs import BROWSER_PARTS, Programs
 from polydev.errors import PolydevError, ProgramMissing, SetupProblem
 from polydev.proc import Process, npm_environment, to_the_end
 from polydev.providers.base import Program
@@ -142,8 +142,7 @@ def _check(fresh: Path, needed: Iterable[Program]) -> None:
     missing = [program.package for program in needed if programs.version(program) is None]
     if programs.node_version() is None:
         missing.append("Node")
-    if programs.htmx_version() is None:
-        missing.append(HTMX)
+    missing += [name for name in BROWSER_PARTS if programs.browser_part_version(name) is None]
     if missing:
         raise SetupProblem(
             f"npm ended well, but did not install for this machine: {', '.join(missing)}.",

@@ -14,9 +14,10 @@ from polydev.core.home_files import changes, make_directories
 from polydev.core.login_attempt import SETTLE_SECONDS, Progress, outcome
 from polydev.core.login_files import Files, Links, LoginFiles
 from polydev.core.programs import Programs
-from polydev.desktop import POLICY, UPSTREAM_AUTHORITY, Window
+from polydev.desktop import POLICY, UPSTREAM_AUTHORITY
 from polydev.egress.client import Egress
 from polydev.errors import Conflict, LoginFailed
+from polydev.models.desktops import Window
 from polydev.models.egress import Exchange
 from polydev.models.logins import LoginState, LoginTrouble
 from polydev.models.places import Launch, Place

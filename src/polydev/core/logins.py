@@ -21,7 +21,6 @@ from polydev.core.login_attempt import Attempt, CliAttempt, KeyAttempt
 from polydev.core.login_desktop import DesktopAttempt
 from polydev.core.programs import Programs
 from polydev.core.proxies import Proxies, Route
-from polydev.desktop import Window
 from polydev.egress.client import Egress
 from polydev.errors import (
     Busy,
@@ -38,6 +37,7 @@ from polydev.errors import (
     StoreProblem,
 )
 from polydev.models.accounts import Ownership, User
+from polydev.models.desktops import Window
 from polydev.models.ids import new_id
 from polydev.models.logins import (
     Login,

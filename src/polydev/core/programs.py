@@ -14,7 +14,9 @@ from polydev.errors import ProgramMissing
 from polydev.models.places import Place
 from polydev.providers.base import Program
 
-HTMX = "htmx.org"
+HTMX, NOVNC = "htmx.org", "@novnc/novnc"
+# What the dashboard has of others: npm package → the file that shows that it is there.
+BROWSER_PARTS = {HTMX: "dist/htmx.min.js", NOVNC: "core/rfb.js"}
 _MACHINES = {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64", "arm64": "arm64"}
 
 
@@ -58,13 +60,13 @@ class Programs:
         """The installed Node's; None when it is not installed."""
         return self._version(_node(), self.root / _node() / "bin/node")
 
-    def htmx(self) -> Path:
-        """The dashboard's one script that is not ours, installed or not."""
-        return self.root / "node_modules" / HTMX / "dist/htmx.min.js"
+    def browser_part(self, package: str) -> Path:
+        """The file of one of BROWSER_PARTS, installed or not."""
+        return self.root / "node_modules" / package / BROWSER_PARTS[package]
 
-    def htmx_version(self) -> str | None:
+    def browser_part_version(self, package: str) -> str | None:
         """The installed version; None when it is not installed."""
-        return self._version(PurePosixPath("node_modules", HTMX), self.htmx())
+        return self._version(PurePosixPath("node_modules", package), self.browser_part(package))
 
     def _version(self, package: PurePosixPath, file: Path) -> str | None:
         if not file.exists():

@@ -14,7 +14,7 @@ from polydev.desktop.launch import (
     command_of,
     desktop_launch,
 )
-from polydev.desktop.session import Desktop, Fact, Window
+from polydev.desktop.session import Desktop, Fact
 
 __all__ = [
     "COMMAND",
@@ -24,7 +24,6 @@ __all__ = [
     "VNC_SOCKET",
     "Desktop",
     "Fact",
-    "Window",
     "command_of",
     "desktop_launch",
 ]

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from polydev.errors import PolydevError, SandboxUnavailable
+from polydev.models.desktops import Window
 from polydev.proc import Process
 
 _FACT_SECONDS = 60.0  # each is bounded in there too, and more tightly
@@ -25,11 +26,6 @@ class Fact(StrEnum):
     MANAGER = "manager"  # windows are managed
     BROWSER = "browser"  # its window is there
     TERMINAL = "terminal"  # its window is there, and has the keyboard
-
-
-class Window(StrEnum):
-    TERMINAL = "terminal"
-    BROWSER = "browser"
 
 
 class Desktop:

@@ -7,17 +7,20 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from polydev.core.programs import HTMX as NPM_HTMX
+from polydev.core.programs import NOVNC as NPM_NOVNC
 from polydev.errors import NotFound, PolydevError
-from polydev.web import connections, keys, logins, problems, runs, sign_in, sse, try_it
+from polydev.web import connections, keys, logins, problems, runs, screen, sign_in, sse, try_it
 from polydev.web.dependencies import WebServices
 from polydev.web.guard import Shield, guarded
-from polydev.web.static import HTMX, Static
+from polydev.web.static import HTMX, NOVNC, Static
 
 # Whoever adds a page adds its router here, and it is guarded.
 PAGES = (
     sign_in.pages,
     connections.router,
     logins.router,
+    screen.router,
     runs.router,
     keys.router,
     try_it.router,
@@ -33,13 +36,19 @@ def dashboard(services: WebServices, *, otherwise: ASGIApp, others: frozenset[st
     """
     app = FastAPI(title="polydev dashboard", openapi_url=None)
     app.state.services = services
-    app.state.static = Static({HTMX: services.programs.htmx()})
+    programs = services.programs
+    novnc = programs.browser_part(NPM_NOVNC).parent.parent
+    app.state.static = Static(
+        {HTMX: programs.browser_part(NPM_HTMX)},
+        {f"{NOVNC}/{part}": novnc / part for part in ("core", "vendor")},
+    )
     guarded_pages = APIRouter(dependencies=[Depends(guarded)])
     for router in PAGES:
         guarded_pages.include_router(router)
     guarded_pages.add_api_route("/{rest:path}", _missing)
-    app.add_api_route("/static/{version}/{name}", _static, methods=["GET", "HEAD"])
+    app.add_api_route("/static/{version}/{name:path}", _static, methods=["GET", "HEAD"])
     app.include_router(sign_in.public)
+    app.include_router(screen.sockets)
     app.include_router(guarded_pages)
     app.add_exception_handler(PolydevError, problems.on_polydev_error)
     app.add_exception_handler(RequestValidationError, problems.on_validation_error)
@@ -52,6 +61,9 @@ def dashboard(services: WebServices, *, otherwise: ASGIApp, others: frozenset[st
     shielded = Shield(app, services.address)
 
     async def both(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket" and _first_part(scope["path"]) in ours:
+            await shielded(scope, receive, send)
+            return
         if scope["type"] == "http":
             first = _first_part(scope["path"])
             by_browser = "text/html" in HTTPConnection(scope).headers.get("accept", "")

@@ -13,6 +13,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from polydev.core.listening import Address, plain_name
 from polydev.core.sign_ins import SIGN_IN_DAYS
@@ -43,7 +44,7 @@ class Shield:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def shielded(message: Message) -> None:
-            if message["type"] == "http.response.start":
+            if message["type"] in ("http.response.start", "websocket.http.response.start"):
                 headers = MutableHeaders(scope=message)
                 headers.update(_HEADERS)
                 headers.setdefault("cache-control", "no-store")
@@ -56,7 +57,11 @@ class Shield:
                 f"This is polydev, and not {host[:100]!r}.",
                 remedy="If the name is yours, add it to POLYDEV_SERVER__HOSTS.",
             )
-            await problems.as_text(refused)(scope, receive, shielded)
+            response = problems.as_text(refused)
+            if scope["type"] == "websocket":
+                await WebSocket(scope, receive, shielded).send_denial_response(response)
+            else:
+                await response(scope, receive, shielded)
             return
         await self.app(scope, receive, shielded)
 
@@ -83,6 +88,25 @@ async def guarded(request: Request) -> None:
             remedy="Load the page again, and repeat what you did.",
             reason="csrf",
         )
+
+
+async def guarded_socket(socket: WebSocket) -> Visit:
+    """Who opened it, from a page of ours. Raises NotSignedIn, Forbidden.
+
+    A cookie goes with every site's request for a WebSocket, and no other rule keeps a foreign page
+    from reading what comes: so the origin must be said, and be ours.
+    """
+    found = services(socket)
+    scheme = "https" if found.address.secure else "http"
+    ours = f"{scheme}://{socket.headers.get('host', '')}"
+    if not hmac.compare_digest(socket.headers.get("origin", "").encode(), ours.encode()):
+        raise Forbidden(
+            "The connection was asked for by another site.",
+            remedy="Use the dashboard's own pages.",
+            reason="foreign_origin",
+        )
+    token = Secret(socket.cookies.get(cookie_name(found.address), ""))
+    return Visit(user=await found.sign_ins.who(token), token=token)
 
 
 def check_origin(request: Request, address: Address, *, needed: bool = False) -> None:

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 HTMX = "htmx.js"
+NOVNC = "novnc"
 _FOLDER = Path(__file__).parent / "static"
 _TYPES = {
     ".css": "text/css; charset=utf-8",
@@ -23,10 +24,18 @@ _FOR_EVER = "public, max-age=31536000, immutable"
 
 
 class Static:
-    def __init__(self, others: Mapping[str, Path]) -> None:
-        """others: files that come from elsewhere, by the name they get here; may be missing."""
+    def __init__(self, others: Mapping[str, Path], folders: Mapping[str, Path]) -> None:
+        """others: files that come from elsewhere, by the name they get here; may be missing.
+
+        folders: the same for scripts that import each other; they keep their names below it.
+        """
         files = {path.name: path for path in sorted(_FOLDER.iterdir()) if path.suffix in _TYPES}
         files |= {name: path for name, path in others.items() if path.is_file()}
+        for name, folder in folders.items():
+            files |= {
+                f"{name}/{path.relative_to(folder).as_posix()}": path
+                for path in sorted(folder.rglob("*.js"))
+            }
         self._contents = {name: path.read_bytes() for name, path in files.items()}
         self._tags = {
             name: f'"{hashlib.sha256(content).hexdigest()[:32]}"'
