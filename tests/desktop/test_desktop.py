@@ -45,8 +45,6 @@ async def test_a_desktop_shows_the_command_and_then_its_link(sandboxes: Sandboxe
             await desktop.desktop.until(Fact.BROWSER)
 
             # The terminal has the keyboard though the browser came up behind it.
-            await desktop.desktop.raise_window(Window.TERMINAL)
-            await _next(facts, "raised terminal")
             await onlooker.type("made-up words", enter=True)
             assert await ends.get() == 3
             typed = read_file(desktop.sandbox.home, LINKS.parent.with_name("typed"))

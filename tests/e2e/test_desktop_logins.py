@@ -93,8 +93,6 @@ class Sitting:
         await self.onlooker.type(email)
         await self.onlooker.press(TAB)
         await self.onlooker.type("made up", enter=True)
-        await asyncio.sleep(3)
-        keep(await self.onlooker.picture(), "dbg")
         await self.asked("/simulator/sign-in")
         await self.still("consent")
         await self.onlooker.press(TAB)
@@ -148,7 +146,7 @@ async def test_a_person_logs_in_on_a_desktop(
     with pytest.raises(Conflict):
         await logins.raise_window(user, login.id, Window.BROWSER)
     lines = "\n".join(line.text for line in await logins.log(user, login.id))
-    assert "ready terminal" in lines
+    assert "ready command" in lines
     assert "made up" not in lines
     await sitting.onlooker.close()
 

@@ -66,7 +66,7 @@ class OpenDesktop:
                 reason="desktop_files",
             ) from error
         await self.desktop.open()
-        await self.desktop.until(Fact.TERMINAL)
+        await self.desktop.until(Fact.COMMAND)
         await self._seen()
 
     async def connect(self) -> Streams:
@@ -194,6 +194,7 @@ class Desktops:
     async def _prepare(self) -> None:
         desktop = await self._open()
         try:
+            await desktop.desktop.until(Fact.TERMINAL)
             await desktop.desktop.until(Fact.BROWSER)
         except BaseException:
             await to_the_end(asyncio.ensure_future(desktop.close()))

@@ -24,8 +24,9 @@ class Fact(StrEnum):
 
     DISPLAY = "display"  # the X server runs
     MANAGER = "manager"  # windows are managed
+    TERMINAL = "terminal"  # its window is there
     BROWSER = "browser"  # its window is there
-    TERMINAL = "terminal"  # its window is there, and has the keyboard
+    COMMAND = "command"  # it runs in the terminal, which has the keyboard
 
 
 class Desktop:

@@ -25,3 +25,8 @@ user_pref("browser.region.network.url", "");
 user_pref("browser.region.update.enabled", false);
 user_pref("dom.push.connection.enabled", false);
 user_pref("extensions.getAddons.cache.enabled", false);
+user_pref("browser.newtab.preload", false);
+user_pref("network.process.enabled", false);
+user_pref("media.rdd-process.enabled", false);
+user_pref("media.utility-process.enabled", false);
+user_pref("dom.ipc.processCount", 1);
