@@ -10,6 +10,7 @@ from polydev.desktop.rfb import Picture, Screen
 
 SCREENSHOTS = Path(__file__).parents[1] / "build" / "screenshots"
 TAB, RETURN = 0xFF09, 0xFF0D
+_SHIFT, _CONTROL = 0xFFE1, 0xFFE3
 
 
 def keep(picture: Picture, name: str) -> Path:
@@ -66,8 +67,23 @@ class Onlooker:
     async def press(self, key: int) -> None:
         """key: an X keysym."""
         for down in (1, 0):
-            self._writer.write(struct.pack(">BBxxI", 4, down, key))
+            self._key(down, key)
         await self._writer.drain()
+
+    async def press_with_control_and_shift(self, key: int) -> None:
+        for down, one in (
+            (1, _CONTROL),
+            (1, _SHIFT),
+            (1, key),
+            (0, key),
+            (0, _SHIFT),
+            (0, _CONTROL),
+        ):
+            self._key(down, one)
+        await self._writer.drain()
+
+    def _key(self, down: int, key: int) -> None:
+        self._writer.write(struct.pack(">BBxxI", 4, down, key))
 
     async def click(self, x: int, y: int) -> None:
         for buttons in (0, 1, 0):

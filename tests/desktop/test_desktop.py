@@ -2,6 +2,9 @@
 
 import asyncio
 import os
+import subprocess
+import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -99,6 +102,34 @@ async def test_only_vnc_on_a_unix_socket_leads_in(sandboxes: Sandboxes) -> None:
         assert oct((home / ".polydev/vnc.sock").stat().st_mode)[-3:] == "600"
 
 
+async def test_what_is_copied_on_one_side_can_be_pasted_on_the_other(sandboxes: Sandboxes) -> None:
+    async with standby(sandboxes, 0) as desktops, desktops.take() as desktop:
+        async with asyncio.timeout(SECONDS):
+            script = 'cd; read -r x; echo "$x" >got; printf "words of the desktop\\n"; read -r _'
+            await desktop.hand_over(shell(script))
+            await desktop.desktop.until(Fact.BROWSER)  # which takes the keyboard for a moment
+            onlooker = await Onlooker.at(await desktop.connect())
+            before = await onlooker.picture()
+            await onlooker.cut("words of the page")
+            await onlooker.press_with_control_and_shift(ord("V"))
+            while (shown := await onlooker.screen.picture(changed=True)).pixels == before.pixels:
+                pass
+            await onlooker.type("", enter=True)
+            got = LINKS.parent.with_name("got")
+            while not (file := read_file(desktop.sandbox.home, got)) or not file.reveal():
+                await asyncio.sleep(0.05)
+            assert file.reveal() == b"words of the page\n"
+
+            while (await onlooker.screen.picture(changed=True)).pixels == shown.pixels:
+                pass
+            for _ in range(3):
+                await onlooker.click(60, 61)  # the second line, all of it
+            while not onlooker.screen.cut_text:
+                await onlooker.screen.picture(changed=True)
+            assert onlooker.screen.cut_text == b"words of the desktop\n"
+            await onlooker.close()
+
+
 async def test_the_browsers_own_sandbox_stays_on(sandboxes: Sandboxes) -> None:
     async with standby(sandboxes, 0) as desktops, desktops.take() as desktop:
         async with asyncio.timeout(SECONDS):
@@ -170,6 +201,60 @@ async def test_a_desktop_that_dies_says_so(sandboxes: Sandboxes) -> None:
             await onlooker.close()
         assert trouble.reason == "desktop_ended"
         assert "WARNING" not in trouble.message
+
+
+ORDINARY = """
+import asyncio, concurrent.futures.thread, ctypes, encodings.idna, os, stringprep, sys
+from pathlib import Path
+import polydev.sandboxes.diagnosis
+from polydev.desktop import Fact
+from polydev.sandboxes import Bubblewrap
+from tests.desktop.conftest import shell, standby
+
+data = Path(sys.argv[1])
+os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)
+ctypes.CDLL(None).prctl(4, 1)  # PR_SET_DUMPABLE: as if started by that user
+sys.executable = "/usr/bin/python3"
+
+async def main():
+    kind = Bubblewrap(
+        directory=data / "sandboxes", programs=data / "programs", authority=data / "authority.pem"
+    )
+    async with kind as sandboxes, standby(sandboxes, 0) as desktops, asyncio.timeout(90):
+        async with desktops.take() as desktop:
+            await desktop.hand_over(shell("cd; id -u >who; read -r _"))
+            await desktop.desktop.until(Fact.BROWSER)
+            print((desktop.sandbox.home / "who").read_text().strip(), os.getuid())
+    print(os.listdir(data / "sandboxes"))
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not Path("/usr/bin/python3").exists(),
+    reason="an ordinary user runs the whole suite as one",
+)
+async def test_an_ordinary_user_needs_no_more(tmp_path: Path) -> None:
+    data, temporary = tmp_path / "host", Path(tempfile.gettempdir())
+    (data / "programs").mkdir(parents=True)
+    (data / "authority.pem").touch()
+    for directory in tmp_path.parents:
+        if directory.is_relative_to(temporary) and directory != temporary:
+            directory.chmod(0o711)
+    tmp_path.chmod(0o711)
+    for path in (data, *data.rglob("*")):
+        os.chown(path, 65534, 65534)
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-W", "ignore", "-c", ORDINARY, str(data)],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS + 30,
+        cwd=Path(__file__).parents[2],
+        check=False,
+    )
+    assert done.stdout.splitlines() == ["1000 65534", "[]"], done.stderr
 
 
 async def _next(facts: asyncio.Queue[str], wanted: str) -> None:
