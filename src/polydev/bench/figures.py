@@ -37,6 +37,11 @@ def p99_ms(samples: Sequence[float]) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))] * 1000
 
 
+def p90_ms(samples: Sequence[float]) -> float:
+    ordered = sorted(samples)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * 0.9))] * 1000
+
+
 def median_error_ms(samples: Sequence[float]) -> float:
     """The standard error of `median_ms`, as of a normal distribution; 0 for a single sample."""
     if len(samples) < 2:

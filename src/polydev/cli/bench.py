@@ -10,6 +10,7 @@ import typer
 import uvloop
 from rich.console import Console
 
+from polydev.bench.desktop import desktop
 from polydev.bench.egress import egress_cost
 from polydev.bench.figures import Figure
 from polydev.bench.first_token import first_token
@@ -66,6 +67,8 @@ async def _figures(
             async for figure in first_token(provider, ready, programs, home, runs):
                 yield figure
         async for figure in logins(ready, providers):
+            yield figure
+        async for figure in desktop(directory / "desktops", programs.root, ready):
             yield figure
         # codex starts quickest, so that the runs and not the CLI's start are what is measured.
         provider = "codex" if "codex" in providers else providers[0]

@@ -178,6 +178,11 @@ class Logins:
         await active.attempt.answer(text)
         return active.login
 
+    @property
+    def desktops_waiting(self) -> int:
+        """How many desktops are on standby."""
+        return self._desktops.waiting
+
     async def screen(self, user: User, login_id: str) -> Streams:
         """A connection to the desktop of the user's own live login, which speaks VNC.
 
