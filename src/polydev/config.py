@@ -130,7 +130,7 @@ class DesktopSettings(Section):
         0,
         ge=0,
         le=8,
-        description="Desktops for logins that are started before they are asked for, about 400 MB "
+        description="Desktops for logins that are started before they are asked for, about 550 MB "
         "of memory each.",
     )
 
