@@ -23,6 +23,7 @@ _TOKEN_SHAPES = re.compile(
     | \bAIza[A-Za-z0-9_-]{20,}                      # Google API keys
     | \beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)?   # JSON web tokens
     | (?<=[Bb]earer\ )[A-Za-z0-9._~+/=-]{6,}
+    | (?<=://)[^\s/@:]*:[^\s/@]+(?=@)              # user and password of an address
     """,
     re.VERBOSE,
 )

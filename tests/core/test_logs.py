@@ -19,12 +19,15 @@ TOKENS = {
     "google key": "AIzaSyMadeUpMadeUpMadeUpMadeUpMadeUp",
     "json web token": "eyJhbGciOiJub25lIn0.eyJzdWIiOiJtYWRlLXVwIn0.bWFkZS11cA",
     "bearer": "Bearer made-up-opaque-value",
+    "login of an address": "made-up-user:made-up-password",
 }
 
 
 @pytest.mark.parametrize("token", TOKENS.values(), ids=TOKENS)
 def test_tokens_are_masked_in_every_kind_of_value(token: str):
     secret = token.removeprefix("Bearer ")
+    if ":" in token:
+        token = f"http://{token}@proxy.example:1"
     fields = {
         "event": f"something about {token} happened",
         "text": token,
