@@ -25,8 +25,8 @@ from polydev.models.proxies import Proxy, ProxyKind
 
 _RESOLVE_SECONDS = 10
 _CONNECT_SECONDS = 15
-# A proxy resolves and connects in its turn, some of them by way of somebody's home.
-_PROXY_SECONDS = 30
+# A proxy resolves and connects in its turn. With the above less than a refresh waits for an answer.
+_PROXY_SECONDS = 25
 _MOST_ADDRESSES = 4
 _PORT = 443
 
