@@ -44,6 +44,8 @@ async def log_in(
         f"Running [bold]{login['command']}[/] in a place of its own. " if login["command"] else ""
     )
     console.print(f"{what}Ctrl-C cancels.")
+    if login["method"] == "remote_desktop":
+        console.print("The desktop is on the dashboard, under Logins: `polydev open`.")
     terminal = _Terminal(client, path, query)
     try:
         with answering():
