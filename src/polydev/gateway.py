@@ -114,8 +114,8 @@ class Gateway:
                     server.should_exit = True
                 # Streams end when their runs do, which is before the servers wait for them.
                 self.services.notices.close()
-                await self.services.logins.stop()
-                await self.services.runs.stop()
+                # Together: a login that is being proved ends with the run that proves it.
+                await asyncio.gather(self.services.logins.stop(), self.services.runs.stop())
                 await asyncio.wait(tasks)
                 self.layout.owners_socket.unlink(missing_ok=True)
             for task in tasks:
@@ -293,6 +293,8 @@ def _server(app: ASGIApp, settings: ServerSettings | None = None) -> _Server:
             log_config=None,
             access_log=False,
             lifespan="off",
+            # A desktop's pixels are compressed already, and doing it again stops everything else.
+            ws_per_message_deflate=False,
             server_header=False,
             timeout_graceful_shutdown=_DRAIN_SECONDS,
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,

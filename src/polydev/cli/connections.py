@@ -130,7 +130,7 @@ def list_connections(
         if row["proxy"]:
             console.print(f"{row['id']}: leaves {by(row)}")
         if row["reason"]:
-            console.print(f"{row['id']}: {row['reason']}")
+            console.print(f"{row['id']}: {row['reason']}", markup=False)
         for window in row["windows"]:
             console.print(f"{row['id']}: {window_words(window)}")
 
@@ -163,7 +163,7 @@ def check(connection_id: str) -> None:
     result: dict[str, Any] = with_owner(
         lambda client: ask(client, "POST", f"/owner/connections/{connection_id}/check")
     )
-    console.print(f"{result['connection']['state']}: {result['message']}")
+    console.print(f"{result['connection']['state']}: {result['message']}", markup=False)
     if not result["ok"]:
         sys.exit(1)
 

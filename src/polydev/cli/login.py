@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import getpass
 import json
 import os
 import sys
@@ -88,30 +89,36 @@ class _Terminal:
         self._pasting: asyncio.Task[None] | None = None
 
     def show(self, login: dict[str, Any]) -> None:
-        console.print(f"[dim]{login['state']}[/] {login['message']}")
+        console.print(login["state"], style="dim", end=" ")
+        console.print(login["message"], markup=False)
         if not login["link"] or login["link"] == self._link:
             return
         self._link = login["link"]
-        console.print(f"\n  {self._link}\n", style="bold")
+        console.print(f"\n  {self._link}\n", style="bold", markup=False)
         if sys.stdout.isatty():
             _show_qr(self._link)
         if login["user_code"]:
-            console.print(f"  Code: [bold]{login['user_code']}[/]\n")
+            console.print(f"  Code: {login['user_code']}\n", style="bold", markup=False)
         if login["method"] in _PASTED and self._pasting is None:
-            self._pasting = asyncio.create_task(self._paste(_PASTED[login["method"]]))
+            is_secret = login["method"] == "api_key"
+            self._pasting = asyncio.create_task(
+                self._paste(_PASTED[login["method"]], is_secret=is_secret)
+            )
 
     def close(self) -> None:
         if self._pasting is not None:
             self._pasting.cancel()
 
-    async def _paste(self, what: str) -> None:
+    async def _paste(self, what: str, *, is_secret: bool) -> None:
         console.print(f"Paste {what} here and press Enter:")
-        while text := await _line_of_input():
+        while text := await _line_of_input(is_secret=is_secret):
+            if not text.strip():
+                continue
             try:
                 body = {"text": text}
                 await ask(self._client, "POST", f"{self._path}/answer", body, **self._query)
             except OwnerError as error:
-                console.print(f"[yellow]{error}[/]")
+                console.print(str(error), style="yellow", markup=False)
 
 
 def _show_qr(link: str) -> None:
@@ -121,13 +128,20 @@ def _show_qr(link: str) -> None:
         code.terminal(compact=True, border=2)
 
 
-async def _line_of_input() -> str:
-    """A line of standard input, empty at its end. In a thread, for it cannot be waited for else."""
+async def _line_of_input(*, is_secret: bool) -> str:
+    """A line of standard input, empty at its end. In a thread, for it cannot be waited for else.
+
+    is_secret: a terminal does not show what is typed.
+    """
     loop = asyncio.get_running_loop()
     line: asyncio.Future[str] = loop.create_future()
 
     def read() -> None:
-        text = sys.stdin.readline()
+        try:
+            hidden = is_secret and sys.stdin.isatty()
+            text = f"{getpass.getpass('')}\n" if hidden else sys.stdin.readline()
+        except EOFError:
+            text = ""
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(_set(line, text))
 
@@ -136,4 +150,4 @@ async def _line_of_input() -> str:
 
 
 def _set(line: asyncio.Future[str], text: str) -> Callable[[], None]:
-    return lambda: None if line.done() else line.set_result(text.strip())
+    return lambda: None if line.done() else line.set_result(text)

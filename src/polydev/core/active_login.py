@@ -8,20 +8,34 @@ from typing import Any
 
 from polydev.core.login_attempt import Attempt
 from polydev.core.proxies import Route
-from polydev.models.logins import LOGIN_TRANSITIONS, Login, LoginLine, LoginState
+from polydev.errors import Conflict
+from polydev.models.logins import (
+    LOGIN_TRANSITIONS,
+    STATE_MARK,
+    Login,
+    LoginLine,
+    LoginState,
+)
 from polydev.secret import Secret, mask_tokens
 from polydev.store import Store
 
 _MOST_LINES = 200
 _LINE_CHARACTERS = 300
+_MESSAGE_CHARACTERS = 1000
 
 
 class ActiveLogin:
-    """proxy: what its owner said that it leaves by; route: what it does leave by, once known."""
+    """proxy: what its owner said that it leaves by; route: what it does leave by, once known.
 
-    def __init__(self, login: Login, store: Store, proxy: Secret[str] | None) -> None:
+    renews: the connection in whose place the new one is to come.
+    """
+
+    def __init__(
+        self, login: Login, store: Store, *, proxy: Secret[str] | None, renews: str | None
+    ) -> None:
         self.login = login
         self.proxy = proxy
+        self.renews = renews
         self.route: Route | None = None
         self.lines: list[LoginLine] = []
         self.attempt: Attempt | None = None
@@ -29,13 +43,44 @@ class ActiveLogin:
         self.stopping = False  # the gateway ends, and the login with it
         self._store = store
         self._changed = asyncio.Event()
+        self._begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def is_proving(self) -> bool:
+        """Its credential is being stored: too late to be cancelled."""
+        return self.login.state in (LoginState.CREDENTIAL_SEEN, LoginState.PROVED)
+
+    async def begun(self) -> None:
+        """Until its record is stored. Raises what kept it from beginning."""
+        await asyncio.shield(self._begun)
+
+    def has_begun(self) -> None:
+        self._begun.set_result(None)
+
+    def did_not_begin(self, error: BaseException) -> None:
+        if isinstance(error, Exception):
+            self._begun.set_exception(error)
+        else:
+            self._begun.set_exception(Conflict("The login was cancelled before it began."))
+        self._begun.exception()  # whoever waits for it is told; it may be that nobody does
 
     def note(self, text: str) -> None:
+        self._add(text.lstrip(STATE_MARK))
+
+    def _add(self, text: str) -> None:
         line = mask_tokens(text)[:_LINE_CHARACTERS]
         if self.lines and self.lines[-1].text == line:
             return  # what is asked again and again while it waits
-        if len(self.lines) < _MOST_LINES:
-            self.lines.append(LoginLine(at=datetime.now(UTC), text=line))
+        self.lines.append(LoginLine(at=datetime.now(UTC), text=line))
+        if len(self.lines) > _MOST_LINES:
+            # How it began and how it ends say most, and every state is kept.
+            del self.lines[
+                next(
+                    number
+                    for number, old in enumerate(self.lines)
+                    if number >= _MOST_LINES // 2 and not old.text.startswith(STATE_MARK)
+                )
+            ]
 
     async def to(self, state: LoginState, message: str, **fields: Any) -> None:
         """Raises StoreProblem; the state in memory has changed all the same."""
@@ -46,8 +91,9 @@ class ActiveLogin:
             fields = {"link": "", "user_code": "", **fields}
         if state.is_final:
             fields["finished_at"] = now
+        message = mask_tokens(message)[:_MESSAGE_CHARACTERS]
         self.login = replace(self.login, state=state, message=message, changed_at=now, **fields)
-        self.note(f"{state.value}: {message}")
+        self._add(f"{STATE_MARK}{state.value}: {message}")
         self._tell()
         await self._store.logins.move(self.login, self.lines)
 

@@ -53,11 +53,11 @@ class Relay:
         Raises InvalidRequest (`wrong_address`, `wrong_state`, `denied`), Conflict when one was
         taken already, LoginFailed when the CLI does not answer.
         """
-        url = urlsplit(address.strip()[:_MOST_ADDRESS_CHARACTERS])
         try:
+            url = urlsplit(address.strip()[:_MOST_ADDRESS_CHARACTERS])
             port = url.port
         except ValueError:
-            port = None
+            url, port = urlsplit(""), None
         here = (port, url.path) == (self.callback.port, self.callback.path)
         if url.scheme != "http" or url.hostname not in LOOPBACK_NAMES or not here:
             raise InvalidRequest(
@@ -80,7 +80,7 @@ class Relay:
         """The request to the CLI: `code` and `state`, and nothing else."""
         fields = {name: values[0] for name, values in parse_qs(query).items()}
         state = fields.get("state", "")
-        if not hmac.compare_digest(state.encode(), self.callback.state.encode()):
+        if not hmac.compare_digest(state.encode(errors="replace"), self.callback.state.encode()):
             raise InvalidRequest(
                 "This address belongs to another login.",
                 remedy="Use the link that is shown for this one, in one browser window.",
@@ -115,7 +115,12 @@ class Relay:
             ) from error
 
     async def _exchange(self, target: str) -> Answer:
-        reader, writer = await asyncio.open_connection(sock=await self._connect(self.callback.port))
+        try:
+            connection = await self._connect(self.callback.port)
+            reader, writer = await asyncio.open_connection(sock=connection)
+        except BaseException:
+            self._taken = False  # the CLI has not had it: it may be tried again
+            raise
         try:
             client = h11.Connection(h11.CLIENT)
             host = f"localhost:{self.callback.port}"
@@ -183,7 +188,7 @@ class OfferedPort:
                     answer = await self._answer(event)
                     writer.write(_encoded(server, answer))
                     await writer.drain()
-        except (OSError, TimeoutError, h11.RemoteProtocolError):
+        except (OSError, TimeoutError, ValueError, h11.ProtocolError):
             return  # a browser that left, or something that is none
         finally:
             writer.close()

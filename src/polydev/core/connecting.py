@@ -28,6 +28,7 @@ class NewConnection:
     """files: path under HOME → content; source: the file to follow, for `Ownership.FOLLOW`.
 
     proxy: what its owner said that it leaves by; login_route: what its login left by.
+    renews: the connection in whose place it comes, unless it turns out to be another account's.
     """
 
     user: User
@@ -37,6 +38,7 @@ class NewConnection:
     source: str | None
     proxy: Secret[str] | None = None
     login_route: Route | None = None
+    renews: str | None = None
 
 
 class Connecting:
@@ -93,7 +95,7 @@ class Connecting:
         if problem is not None:
             raise problem
         connection = await self._proved(connection.id)
-        ended = await self._supersede(connection)
+        ended = await self._supersede(connection, new.renews)
         replaced = f" It takes the place of {', '.join(ended)}." if ended else ""
         return connection, f"{provider.title} answered.{replaced}"
 
@@ -145,21 +147,25 @@ class Connecting:
                 connection_id, ConnectionState.NEEDS_LOGIN, problem.message
             )
 
-    async def _supersede(self, new: Connection) -> tuple[str, ...]:
+    async def _supersede(self, new: Connection, renews: str | None) -> tuple[str, ...]:
         """Ends this user's earlier connections to the same subscription; their ids."""
-        earlier = await self._earlier(new)
+        earlier = await self._earlier(new, renews)
         return tuple([(await self._connections.disconnect(old.id)).id for old in earlier])
 
-    async def _earlier(self, new: Connection) -> list[Connection]:
+    async def _earlier(self, new: Connection, renews: str | None = None) -> list[Connection]:
         """The user's other connections to the same subscription, oldest first.
 
-        Without a name for the account nothing tells that two are the same.
+        Without a name for the account nothing tells that two are the same, but the person who
+        said that the one `renews` the other.
         """
+
+        def is_same(old: Connection) -> bool:
+            if old.id == renews:
+                return not (old.account and new.account) or old.account == new.account
+            return bool(new.account) and (old.account, old.plan) == (new.account, new.plan)
+
         return [
             old
             for old in await self._store.connections.of_user(new.user_id, new.provider)
-            if new.account
-            and (old.account, old.plan) == (new.account, new.plan)
-            and old.id != new.id
-            and old.state is not ConnectionState.DISCONNECTED
+            if is_same(old) and old.id != new.id and old.state is not ConnectionState.DISCONNECTED
         ]

@@ -123,10 +123,10 @@ class Desktops:
     async def take(self) -> AsyncIterator[OpenDesktop]:
         """One for a single login: one from standby, or a new one. It ends with the context."""
         desktop = await self._take()
+        self._taken.set()
         try:
             yield desktop
         finally:
-            self._taken.set()
             await to_the_end(asyncio.ensure_future(desktop.close()))
 
     async def __aenter__(self) -> Self:

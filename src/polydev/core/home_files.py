@@ -46,7 +46,7 @@ def read_object(home: Path, path: PurePosixPath) -> Secret[bytes] | None:
     content = read_file(home, path)
     try:
         is_whole = content is not None and isinstance(json.loads(content.reveal()), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return content if is_whole else None
 

@@ -68,6 +68,9 @@ class Attempt(Protocol):
     async def answer(self, text: str) -> None:
         """Takes what the person pasted. Raises InvalidRequest, Conflict, LoginFailed."""
 
+    def unreachable(self) -> LoginFailed | None:
+        """What keeps it from the provider at the moment, when something does."""
+
 
 class KeyAttempt:
     """A key in place of a login: waits until it is pasted."""
@@ -93,6 +96,9 @@ class KeyAttempt:
         if self._key.done():
             raise Conflict("A key was pasted already.", remedy="Wait until it is proved.")
         self._key.set_result(key)
+
+    def unreachable(self) -> None:
+        return None
 
 
 class CliAttempt:
@@ -149,7 +155,8 @@ class CliAttempt:
                 try:
                     files = await self._until_written(sandbox.home, self._process)
                 except LoginFailed as error:
-                    raise self._explained(error) from error
+                    # The CLI knows of no proxy: where that is what failed last, this says so.
+                    raise self.unreachable() or error from error
                 await sandbox.close(0)
                 return files
 
@@ -260,22 +267,26 @@ class CliAttempt:
                 user_code=step.user_code,
             )
 
-    def _explained(self, failed: LoginFailed) -> LoginFailed:
-        """The CLI knows of no proxy: where that is what failed last, this says so."""
-        if not self._proxy_failed:
-            return failed
-        return LoginFailed(
-            f"{self._provider.title} could not be reached: {self._proxy_failed}.",
-            remedy="Nothing was sent without it. See to the proxy, or log in by another: "
-            f"`polydev connect {self._provider.name} --proxy ADDRESS`.",
-            reason=LoginTrouble.PROXY_FAILED,
-        )
+    def unreachable(self) -> LoginFailed | None:
+        return proxy_trouble(self._provider, self._proxy_failed)
 
     def _saw(self, exchange: Exchange) -> None:
         if not exchange.refused:
             self._proxy_failed = exchange.unreachable if exchange.proxy_failed else ""
         words = f"{exchange.method} {exchange.host}{exchange.path}: {outcome(exchange)}"
         self._progress.note(words)
+
+
+def proxy_trouble(provider: Provider, proxy_failed: str) -> LoginFailed | None:
+    """proxy_failed: what egress last said of the outbound proxy, empty when it works."""
+    if not proxy_failed:
+        return None
+    return LoginFailed(
+        f"{provider.title} could not be reached: {proxy_failed}.",
+        remedy="Nothing was sent without it. See to the proxy, or log in by another: "
+        f"`polydev connect {provider.name} --proxy ADDRESS`.",
+        reason=LoginTrouble.PROXY_FAILED,
+    )
 
 
 def outcome(exchange: Exchange) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from polydev.core.desktops import Desktops, OpenDesktop, Streams
 from polydev.core.home_files import changes, make_directories
-from polydev.core.login_attempt import SETTLE_SECONDS, Progress, outcome
+from polydev.core.login_attempt import SETTLE_SECONDS, Progress, outcome, proxy_trouble
 from polydev.core.login_files import Files, Links, LoginFiles
 from polydev.core.programs import Programs
 from polydev.desktop import POLICY, UPSTREAM_AUTHORITY
@@ -48,6 +48,7 @@ class DesktopAttempt:
         self._desktops = desktops
         self._egress = egress
         self._proxy = proxy
+        self._proxy_failed = ""
         self._progress = progress
         self._files = LoginFiles(provider)
         self._links = Links()
@@ -74,6 +75,9 @@ class DesktopAttempt:
             "A login on a desktop takes its code there.",
             remedy="Paste it into the desktop's terminal.",
         )
+
+    def unreachable(self) -> LoginFailed | None:
+        return proxy_trouble(self._provider, self._proxy_failed)
 
     async def connect(self) -> Streams:
         """A connection of its own to the screen. Raises Conflict when there is none."""
@@ -167,6 +171,8 @@ class DesktopAttempt:
 
     def _saw(self, exchange: Exchange) -> None:
         """One line per host: a page asks its own a hundred times."""
+        if not exchange.refused:
+            self._proxy_failed = exchange.unreachable if exchange.proxy_failed else ""
         seen = (exchange.host, outcome(exchange))
         if seen not in self._hosts:
             self._hosts.add(seen)

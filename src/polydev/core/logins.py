@@ -6,7 +6,7 @@ Its link and code live in memory only; its record and its masked log stay.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Self
@@ -36,7 +36,7 @@ from polydev.errors import (
     SandboxUnavailable,
     StoreProblem,
 )
-from polydev.models.accounts import Ownership, User
+from polydev.models.accounts import Ownership, User, UserState
 from polydev.models.desktops import Window
 from polydev.models.ids import new_id
 from polydev.models.logins import (
@@ -98,20 +98,23 @@ class Logins:
         provider_name: str,
         method: LoginMethod | None = None,
         proxy: Secret[str] | None = None,
+        renews: str | None = None,
     ) -> Login:
         """A login under way: the one there is, or a new one.
 
-        A different method or proxy ends the one there is. Raises InvalidRequest, Busy,
-        ProxyProblem, StoreProblem.
+        A different method or proxy ends the one there is. renews: the id of the connection in
+        whose place the new one comes, unless it turns out to be another account's. Raises
+        InvalidRequest, Busy, Conflict, ProxyProblem, StoreProblem.
         """
         provider = provider_named(provider_name)
         live = self._live(user.id, provider.name)
         if live and method in (None, live.login.method) and proxy in (None, live.proxy):
+            await live.begun()
             return live.login
         way = self._way(provider_name, method)
-        if live is not None:
-            await self._end(live)
-        if len(self._active) >= self._settings.concurrent:
+        if live is not None and live.is_proving:
+            raise _being_proved()
+        if len(self._active) >= self._settings.concurrent + (live is not None):
             raise Busy(
                 f"{self._settings.concurrent} logins are under way, as many as may.",
                 remedy="Finish or cancel one, or raise POLYDEV_LOGINS__CONCURRENT.",
@@ -129,20 +132,13 @@ class Logins:
             command=way.command,
             message="The login was asked for.",
         )
-        active = ActiveLogin(login, self._store, proxy)
+        # From here on there is a task to be cancelled, and nobody starts another beside it.
+        active = ActiveLogin(login, self._store, proxy=proxy, renews=renews)
         self._active[login.id] = active
-        try:
-            route = await self._proxies.for_login(login.id, user.id, provider.name, proxy)
-            await self._store.logins.add(login)
-        except BaseException:
-            self._drop(login.id)
-            raise
-        active.route = route
-        active.note(f"leaves by {route.shown()}" if route.proxy else "leaves directly")
-        active.attempt = self._attempt(active, provider, way, route)
-        active.task = asyncio.create_task(self._execute(active, user))
+        active.task = asyncio.create_task(self._execute(active, user, way, live))
         active.task.add_done_callback(lambda _: self._drop(login.id))
-        return login
+        await active.begun()
+        return active.login
 
     async def get(self, user: User, login_id: str) -> Login:
         """Raises NotFound, also for another person's."""
@@ -154,8 +150,9 @@ class Logins:
 
     async def of_user(self, user: User, *, limit: int = 50) -> list[Login]:
         """Newest first; those under way as they are now."""
+        before = dict(self._active)  # one that ends while the store is read is no dead one
         stored = await self._store.logins.of_user(user.id, limit=limit)
-        return [self._as_it_is(login) for login in stored]
+        return [self._as_it_is(login, before) for login in stored]
 
     async def log(self, user: User, login_id: str) -> tuple[LoginLine, ...]:
         await self.get(user, login_id)
@@ -196,13 +193,23 @@ class Logins:
         await (await self._on_desktop(user, login_id)).raise_window(window)
 
     async def cancel(self, user: User, login_id: str) -> Login:
-        """Ends the login and waits until all of it is gone; one that had ended stays as it is."""
+        """Ends the login and waits until all of it is gone; one that had ended stays as it is.
+
+        Raises Conflict while it is being proved.
+        """
         login = await self.get(user, login_id)
         active = self._active.get(login_id)
         if active is None:
             return login
+        if active.is_proving:
+            raise _being_proved()
         await self._end(active)
         return active.login
+
+    async def cancel_all(self, user_id: str) -> None:
+        """Ends a person's logins; what is being proved ends with its proof."""
+        own = [active for active in self._active.values() if active.login.user_id == user_id]
+        await asyncio.gather(*(self._end(active) for active in own if not active.is_proving))
 
     async def __aenter__(self) -> Self:
         """Says of what a killed gateway left that it is over: its sandboxes went with it."""
@@ -231,8 +238,8 @@ class Logins:
             active.stopping = True
         await asyncio.gather(*(self._end(active) for active in list(self._active.values())))
 
-    def _as_it_is(self, stored: Login) -> Login:
-        active = self._active.get(stored.id)
+    def _as_it_is(self, stored: Login, before: Mapping[str, ActiveLogin] | None = None) -> Login:
+        active = self._active.get(stored.id) or (before or {}).get(stored.id)
         if active is not None:
             return active.login
         if stored.state.is_final:
@@ -250,7 +257,7 @@ class Logins:
         return next(
             (
                 active
-                for active in self._active.values()
+                for active in reversed(self._active.values())  # the newest
                 if (active.login.user_id, active.login.provider) == (user_id, provider)
                 and not active.login.state.is_final
             ),
@@ -318,38 +325,68 @@ class Logins:
         return attempt
 
     async def _end(self, active: ActiveLogin) -> None:
-        task = active.task
-        if task is None:
-            return
-        if active.login.state not in (LoginState.CREDENTIAL_SEEN, LoginState.PROVED):
-            task.cancel()
-        await asyncio.wait({task})
+        assert active.task is not None
+        if not active.is_proving:
+            active.task.cancel()
+        await asyncio.wait({active.task})
 
-    async def _execute(self, active: ActiveLogin, user: User) -> None:
+    async def _execute(
+        self, active: ActiveLogin, user: User, way: LoginWay | KeyWay, before: ActiveLogin | None
+    ) -> None:
         try:
-            try:
-                await self._carry_out(active, user)
-            except TimeoutError:
-                await active.to(LoginState.EXPIRED, "The time for this login is over. Try again.")
-            except asyncio.CancelledError:
-                await to_the_end(asyncio.ensure_future(self._cancelled(active)))
-            except NeedsLogin as error:
-                message = f"The provider refused it: {error.message} Nothing was stored."
-                await active.to(LoginState.FAILED, message, reason=LoginTrouble.DENIED)
-            except PolydevError as error:
-                await active.to(LoginState.FAILED, str(error), reason=_trouble(error))
-            except Exception:
-                log.exception("a login's task failed", login=active.login.id)
-                message = "polydev made a mistake; its log says which. Nothing was stored."
-                await active.to(LoginState.FAILED, message, reason=LoginTrouble.INTERNAL)
+            if before is not None:
+                await self._end(before)
+            login, provider = active.login, provider_named(active.login.provider)
+            active.route = await self._proxies.for_login(
+                login.id, user.id, provider.name, active.proxy
+            )
+            await self._store.logins.add(login)
+        except (asyncio.CancelledError, Exception) as error:
+            active.did_not_begin(error)
+            return
+        leaves = f"by {active.route.shown()}" if active.route.proxy else "directly"
+        active.note(f"leaves {leaves}")
+        active.attempt = self._attempt(active, provider, way, active.route)
+        active.has_begun()
+        try:
+            await self._to_its_end(active, user)
         except PolydevError as error:
             # Its end is known here and to whoever follows it; a restart stores another.
-            log.error("the end of a login cannot be stored", login=active.login.id, why=str(error))
+            log.error("the end of a login cannot be stored", login=login.id, why=str(error))
+
+    async def _to_its_end(self, active: ActiveLogin, user: User) -> None:
+        try:
+            await self._carry_out(active, user)
+        except TimeoutError:
+            assert active.attempt is not None
+            why = active.attempt.unreachable()
+            if why is None:
+                await active.to(LoginState.EXPIRED, "The time for this login is over. Try again.")
+            else:
+                await active.to(LoginState.FAILED, str(why), reason=_trouble(why))
+        except asyncio.CancelledError:
+            await to_the_end(asyncio.ensure_future(self._cancelled(active)))
+        except NeedsLogin as error:
+            message = f"The provider refused it: {error.message} Nothing was stored."
+            await active.to(LoginState.FAILED, message, reason=LoginTrouble.DENIED)
+        except PolydevError as error:
+            await active.to(LoginState.FAILED, str(error), reason=_trouble(error))
+        except Exception:
+            log.exception("a login's task failed", login=active.login.id)
+            message = "polydev made a mistake; its log says which."
+            await active.to(LoginState.FAILED, message, reason=LoginTrouble.INTERNAL)
 
     async def _carry_out(self, active: ActiveLogin, user: User) -> None:
         assert active.attempt is not None
         async with asyncio.timeout(self._settings.seconds):
             files = await active.attempt.run()
+        now = await self._store.users.get(user.id)
+        if now is None or now.state is not UserState.ACTIVE:
+            raise LoginFailed(
+                "The user was disabled meanwhile.",
+                remedy="Nothing was stored.",
+                reason=LoginTrouble.DENIED,
+            )
         provider = provider_named(active.login.provider)
         connection, message = await self._connecting.connect(
             NewConnection(
@@ -360,6 +397,7 @@ class Logins:
                 source=None,
                 proxy=active.proxy,
                 login_route=active.route,
+                renews=active.renews,
             )
         )
         await active.to(LoginState.PROVED, message, connection_id=connection.id)
@@ -378,6 +416,14 @@ class Logins:
             )
         else:
             await active.to(LoginState.CANCELLED, "The login was cancelled. Nothing was stored.")
+
+
+def _being_proved() -> Conflict:
+    return Conflict(
+        "The login is being proved at this moment.",
+        remedy="Wait for how it ends; that takes seconds.",
+        reason="being_proved",
+    )
 
 
 def _trouble(error: PolydevError) -> LoginTrouble:

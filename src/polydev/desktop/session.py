@@ -6,6 +6,7 @@ SandboxUnavailable with the fact's name in its reason: `desktop_browser_late`, `
 """
 
 import asyncio
+import re
 from collections.abc import Callable
 from enum import StrEnum
 from types import TracebackType
@@ -27,6 +28,10 @@ class Fact(StrEnum):
     TERMINAL = "terminal"  # its window is there
     BROWSER = "browser"  # its window is there
     COMMAND = "command"  # it runs in the terminal, which has the keyboard
+
+
+_FACTS = frozenset(Fact)
+_EXIT_CODE = re.compile(r"[0-9]{1,3}")
 
 
 class Desktop:
@@ -106,16 +111,16 @@ class Desktop:
     async def _hear(self, line: str) -> None:
         word, _, rest = line.partition(" ")
         match word:
-            case "ready":
+            case "ready" if rest in _FACTS:
                 async with self._changed:
                     self._facts.add(rest)
                     self._changed.notify_all()
                 self.on_fact(line)
             case "raised" | "visited":
                 self.on_fact(line)
-            case "late":
+            case "late" if rest in _FACTS:
                 await self._fail(self._failure(f"desktop_{rest}_late", f"its {rest} is not there"))
-            case "ended" if rest.isdigit():
+            case "ended" if _EXIT_CODE.fullmatch(rest):
                 self.on_end(int(rest))
 
     async def _fail(self, trouble: PolydevError) -> None:

@@ -71,6 +71,10 @@ class LoginTrouble(StrEnum):
     INTERNAL = "internal"
 
 
+# How a line of a log begins that tells of a state; no other does.
+STATE_MARK = "→ "
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoginLine:
     """One line of a login's log, masked: what the CLI printed, or what polydev saw."""

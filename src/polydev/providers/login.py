@@ -181,8 +181,8 @@ def callback_of(link: str, *after: str) -> Callback | None:
 
 
 def plain(line: bytes) -> str:
-    """A line as a person reads it: without a terminal's escapes, at most a few hundred characters."""
-    return _ESCAPES.sub(b"", line).decode(errors="replace").replace("\r", "").strip()[:2000]
+    """A line as a person reads it: without a terminal's escapes."""
+    return _ESCAPES.sub(b"", line).decode(errors="replace").replace("\r", "").strip()
 
 
 def pasted(text: str, pattern: str, provider: str) -> str:

@@ -223,7 +223,13 @@ class BubblewrapSandbox:
         return Path(f"/proc/self/fd/{self._home}")
 
     async def connect(self, port: int) -> socket.socket:
-        # Its first process lives as long as the sandbox is open, and with it the namespace.
+        # While bwrap runs, the first process has not been reaped, and its id means no other.
+        if self._process is None or self._process.returncode is not None:
+            raise SandboxUnavailable(
+                "The CLI has ended, and nothing listens in its sandbox any more.",
+                remedy="Try again from the start.",
+                reason="no_loopback_port",
+            )
         return await self._ports.connect(self._first_pid, port)
 
     async def start(self) -> Process:

@@ -49,11 +49,12 @@ class Logins:
             .where(logins.c.id == login.id, logins.c.state.in_(origins))
             .values(_values(login) | {"log": lines})
         )
-        async with self._database.write() as connection:
-            moved = (await connection.execute(statement)).rowcount == 1
-        # Told in any case: its link lives in memory only, and may be another in the same state.
-        self._publish(login.user_id, Topic.LOGINS)
-        return moved
+        try:
+            async with self._database.write() as connection:
+                return (await connection.execute(statement)).rowcount == 1
+        finally:
+            # Told in any case: what is in memory has changed, also when it cannot be stored.
+            self._publish(login.user_id, Topic.LOGINS)
 
     async def get(self, id: str) -> Login | None:
         async with self._database.read() as connection:

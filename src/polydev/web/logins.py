@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import RedirectResponse, Response
 
 from polydev.errors import InvalidRequest, NotFound, PolydevError
-from polydev.models.logins import Login, LoginLine, LoginMethod, LoginState
+from polydev.models.logins import STATE_MARK, Login, LoginLine, LoginMethod, LoginState
 from polydev.web.dependencies import (
     FormDependency,
     Visit,
@@ -82,7 +82,8 @@ async def connect(
     if live is not None:
         return RedirectResponse(f"/logins/{live.id}", status_code=303)
     offers = _offers(services, provider, here=_is_here(request))
-    return page(request, "connect.html", provider=provider, offers=offers)
+    renews = request.query_params.get("renews", "")
+    return page(request, "connect.html", provider=provider, offers=offers, renews=renews)
 
 
 @router.post("/connect/{provider}")
@@ -97,7 +98,8 @@ async def start(
         method = LoginMethod(form["method"]) if form.get("method") else None
     except ValueError:
         raise InvalidRequest("There is no such method.", remedy="Choose one of the page.") from None
-    login = await services.logins.start(visit.user, provider, method)
+    renews = form.get("renews") or None
+    login = await services.logins.start(visit.user, provider, method, renews=renews)
     to = f"/logins/{login.id}"
     if "hx-request" in request.headers:
         return Response(status_code=204, headers={"hx-redirect": to})
@@ -212,7 +214,11 @@ async def _shown(visit: Visit, services: WebServices, login_id: str) -> dict[str
 
 def _steps(login: Login, lines: tuple[LoginLine, ...]) -> list[tuple[str, str]]:
     """Each step's words and how it stands: done, now, failed, or empty."""
-    reached = {line.text.partition(":")[0] for line in lines}
+    reached = {
+        line.text.removeprefix(STATE_MARK).partition(":")[0]
+        for line in lines
+        if line.text.startswith(STATE_MARK)
+    }
     steps: list[tuple[str, str]] = []
     now = "failed" if login.state.is_final and login.state is not LoginState.CONNECTED else "now"
     for number, (step, words) in enumerate(_STEPS):

@@ -6,16 +6,24 @@ that the login is this person's and alive.
 """
 
 import asyncio
+from collections.abc import Coroutine
 from contextlib import suppress
 
 from fastapi import APIRouter, Request, WebSocket, WebSocketDisconnect
 from starlette.responses import Response
 
 from polydev.core.desktops import Streams
-from polydev.errors import Conflict, InvalidRequest, PolydevError
+from polydev.errors import Conflict, InvalidRequest, NotSignedIn, PolydevError
 from polydev.models.desktops import Window
+from polydev.models.notices import Topic
 from polydev.web import problems
-from polydev.web.dependencies import FormDependency, VisitDependency, WebServicesDependency
+from polydev.web.dependencies import (
+    FormDependency,
+    Visit,
+    VisitDependency,
+    WebServices,
+    WebServicesDependency,
+)
 from polydev.web.dependencies import services as services_of
 from polydev.web.guard import guarded_socket
 from polydev.web.pages import done
@@ -60,15 +68,25 @@ async def screen(socket: WebSocket, login_id: str) -> None:
     except PolydevError as error:
         await socket.send_denial_response(problems.as_text(error))
         return
-    await socket.accept()
     try:
-        await _relay(socket, streams)
+        await socket.accept()
+        await _relay(socket, streams, _signed_out(visit, services_of(socket)))
     finally:
         streams[1].close()
 
 
-async def _relay(socket: WebSocket, streams: Streams) -> None:
+async def _signed_out(visit: Visit, services: WebServices) -> None:
+    """Until this browser is signed in no longer."""
+    with suppress(NotSignedIn), services.notices.listen(visit.user.id) as listener:
+        while (topics := await listener.changed()) is not None:
+            if Topic.SIGN_INS in topics:
+                await services.sign_ins.who(visit.token)
+
+
+async def _relay(socket: WebSocket, streams: Streams, over: Coroutine[None, None, None]) -> None:
+    """Until one of the two leaves, or `over` is."""
     both = {
+        asyncio.create_task(over),
         asyncio.create_task(_to_the_browser(socket, streams[0])),
         asyncio.create_task(_to_the_desktop(socket, streams[1])),
     }

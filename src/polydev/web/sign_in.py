@@ -16,7 +16,7 @@ pages = APIRouter()
 @public.get("/sign-in/{link}")
 async def sign_in(link: str, request: Request, services: WebServicesDependency) -> Response:
     """Another site's page must not sign a person in as somebody else."""
-    if request.headers.get("sec-fetch-site") == "cross-site":
+    if request.headers.get("sec-fetch-site") not in (None, "none", "same-origin"):
         check_origin(request, services.address, needed=True)
     token = await services.sign_ins.redeem(Secret(link))
     response = RedirectResponse(HOME, status_code=303)
