@@ -4,15 +4,19 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from polydev.config import EgressSettings, load_settings
 from polydev.core import login_attempt
+from polydev.core.active_login import ActiveLogin
 from polydev.core.logins import Logins
+from polydev.errors import Conflict
 from polydev.gateway import running_gateway
-from polydev.models.accounts import User
+from polydev.models.accounts import User, UserState
+from polydev.models.ids import new_id
 from polydev.models.logins import Login, LoginMethod, LoginState, LoginTrouble
 from polydev.sim import Simulator
 from polydev.sim.person import Person
@@ -70,6 +74,81 @@ async def test_a_cli_whose_words_have_changed_is_said_with_its_words(
         assert ended.reason is LoginTrouble.NOT_UNDERSTOOD
         assert "A sentence that no version before has said." in await inside.log(login)
         await inside.nothing_is_left()
+
+
+async def test_whoever_races_one_login_of_a_person_lives(
+    sim: Simulator, scripted_programs: Path, tmp_path: Path
+):
+    async with _inside(sim, scripted_programs, tmp_path / "data") as inside:
+        methods = [LoginMethod.PASTE_CODE, LoginMethod.RELAYED_CALLBACK] * 3
+        told = await asyncio.gather(
+            *(inside.logins.start(inside.user, "claude", method) for method in methods),
+            return_exceptions=True,
+        )
+        begun = [one for one in told if isinstance(one, Login)]
+        assert begun
+        assert all(isinstance(one, Login | Conflict) for one in told)
+        async with asyncio.timeout(20):
+            while len(inside.logins._active) > 1:
+                await asyncio.sleep(0.02)
+        (live,) = [
+            one for one in await inside.logins.of_user(inside.user) if not one.state.is_final
+        ]
+        assert live.id in {one.id for one in begun}
+
+        # One that is only just asked for is cancelled like any other.
+        await inside.logins.cancel(inside.user, live.id)
+        starting = asyncio.create_task(inside.logins.start(inside.user, "claude"))
+        await asyncio.sleep(0)
+        await inside.logins.cancel_all(inside.user.id)
+        (outcome,) = await asyncio.gather(starting, return_exceptions=True)
+        if isinstance(outcome, Login):
+            await inside.until(outcome, LoginState.CANCELLED)
+        else:
+            assert isinstance(outcome, Conflict)
+        await inside.nothing_is_left()
+
+
+async def test_a_disabled_user_connects_nothing_any_more(
+    sim: Simulator, scripted_programs: Path, tmp_path: Path
+):
+    async with _inside(sim, scripted_programs, tmp_path / "data") as inside:
+        login = await inside.logins.start(inside.user, "gemini", LoginMethod.API_KEY)
+        await inside.until(login, LoginState.WAITING_FOR_USER)
+        await inside.store.users.set_state(inside.user.id, UserState.DISABLED)
+        await inside.logins.answer(inside.user, login.id, "made-up-key-0000000000000000")
+        ended = await inside.until(login, LoginState.FAILED)
+        assert "disabled" in ended.message
+        assert await inside.store.connections.list() == ()
+
+
+async def test_a_log_keeps_its_beginning_its_states_and_its_end(sim: Simulator, tmp_path: Path):
+    now = datetime.now(UTC)
+    login = Login(
+        id=new_id("lgn"),
+        user_id="usr_none",
+        provider="claude",
+        method=LoginMethod.PASTE_CODE,
+        state=LoginState.REQUESTED,
+        created_at=now,
+        expires_at=now,
+        changed_at=now,
+    )
+    settings = load_settings(data=tmp_path / "data")
+    async with Store.open(settings.store, settings.data) as store:
+        active = ActiveLogin(login, store, proxy=None, renews=None)
+        for number in range(500):
+            active.note(f"line {number}")
+            if number == 150:
+                await active.to(LoginState.STARTING, "sk-ant-oat01-made-up-token " * 100)
+        active.note("→ connected: a CLI's own words")
+        texts = [line.text for line in active.lines]
+    assert len(texts) == 200
+    assert texts[0] == "line 0"
+    assert texts[-2:] == ["line 499", "connected: a CLI's own words"]
+    assert [text for text in texts if text.startswith("→ ")]
+    assert "made-up-token" not in "".join(texts) + active.login.message
+    assert len(active.login.message) <= 1000
 
 
 async def test_a_cli_that_is_not_installed_is_said(sim: Simulator, tmp_path: Path):

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import ssl
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -64,7 +65,8 @@ class LittleProxy:
             pass  # nobody but the end of the proxy cancels
         finally:
             self._tasks.discard(task)
-            writer.transport.abort()
+            with contextlib.suppress(AttributeError):  # of 3.11's TLS, whose connection is lost
+                writer.transport.abort()
 
     async def _misbehaves(self, writer: asyncio.StreamWriter) -> bool:
         if self.does == HANGS:

@@ -136,8 +136,10 @@ async def test_by_mouse_keyboard_and_pasting(house: House, sim: Simulator, view:
         await desktop.asked(AUTHORIZE[at])
         await desktop.still("sign-in")
         await desktop.click(EMAIL)
+        await desktop.still("field")  # what is typed before the browser took the click is lost
         await desktop.type(email)
         await desktop.click(PASSWORD)
+        await desktop.still("e-mail")
         await desktop.paste("made up")
         await desktop.still("typed")
         await desktop.click(CONTINUE)
