@@ -32,6 +32,7 @@ from polydev.core.first_start import FirstStarts
 from polydev.core.keeper import Keeper
 from polydev.core.layout import Layout, address_of, locked
 from polydev.core.listening import Address, check_listening, reached_at
+from polydev.core.login_course import LoginCourse
 from polydev.core.logins import Logins
 from polydev.core.metrics import Metrics
 from polydev.core.notices import Notices
@@ -216,12 +217,18 @@ async def running_gateway(settings: Settings) -> AsyncIterator[Gateway]:
         )
         logins = Logins(
             store=store,
-            programs=programs,
-            sandboxes=sandboxes,
+            course=LoginCourse(
+                store=store,
+                programs=programs,
+                sandboxes=sandboxes,
+                desktops=desktops,
+                egress=egress,
+                proxies=proxies,
+                connecting=connecting,
+                settings=settings.logins,
+            ),
             desktops=desktops,
-            egress=egress,
             proxies=proxies,
-            connecting=connecting,
             settings=settings.logins,
         )
         await stack.enter_async_context(logins)

@@ -50,6 +50,13 @@ class ActiveLogin:
         """Its credential is being stored: too late to be cancelled."""
         return self.login.state in (LoginState.CREDENTIAL_SEEN, LoginState.PROVED)
 
+    async def end(self) -> None:
+        """Cancels it, unless it is too late for that, and waits until all of it is gone."""
+        assert self.task is not None
+        if not self.is_proving:
+            self.task.cancel()
+        await asyncio.wait({self.task})
+
     async def begun(self) -> None:
         """Until its record is stored. Raises what kept it from beginning."""
         await asyncio.shield(self._begun)

@@ -15,28 +15,17 @@ import structlog
 
 from polydev.config import LoginSettings
 from polydev.core.active_login import ActiveLogin
-from polydev.core.connecting import Connecting, NewConnection
 from polydev.core.desktops import Desktops, Streams
-from polydev.core.login_attempt import Attempt, CliAttempt, KeyAttempt
+from polydev.core.login_course import LoginCourse
 from polydev.core.login_desktop import DesktopAttempt
-from polydev.core.programs import Programs
-from polydev.core.proxies import Proxies, Route
-from polydev.egress.client import Egress
+from polydev.core.proxies import Proxies
 from polydev.errors import (
     Busy,
     Conflict,
-    EgressProblem,
     InvalidRequest,
-    LoginFailed,
-    NeedsLogin,
     NotFound,
-    PolydevError,
-    ProgramMissing,
-    ProxyProblem,
-    SandboxUnavailable,
-    StoreProblem,
 )
-from polydev.models.accounts import Ownership, User, UserState
+from polydev.models.accounts import User
 from polydev.models.desktops import Window
 from polydev.models.ids import new_id
 from polydev.models.logins import (
@@ -46,23 +35,12 @@ from polydev.models.logins import (
     LoginState,
     LoginTrouble,
 )
-from polydev.proc import to_the_end
-from polydev.providers.base import Provider
 from polydev.providers.login import KeyWay, LoginWay
 from polydev.providers.registry import provider_named
-from polydev.sandboxes.abc import Sandboxes
 from polydev.secret import Secret
 from polydev.store import Store
 
 log = structlog.get_logger()
-
-_TROUBLES: tuple[tuple[type[PolydevError], LoginTrouble], ...] = (
-    (ProgramMissing, LoginTrouble.CLI_MISSING),
-    (SandboxUnavailable, LoginTrouble.NO_SANDBOX),
-    (EgressProblem, LoginTrouble.NO_NETWORK),
-    (ProxyProblem, LoginTrouble.PROXY_FAILED),
-    (StoreProblem, LoginTrouble.NOT_STORED),
-)
 
 
 class Logins:
@@ -70,21 +48,15 @@ class Logins:
         self,
         *,
         store: Store,
-        programs: Programs,
-        sandboxes: Sandboxes,
+        course: LoginCourse,
         desktops: Desktops,
-        egress: Egress,
         proxies: Proxies,
-        connecting: Connecting,
         settings: LoginSettings,
     ) -> None:
         self._store = store
-        self._programs = programs
-        self._sandboxes = sandboxes
+        self._course = course
         self._desktops = desktops
-        self._egress = egress
         self._proxies = proxies
-        self._connecting = connecting
         self._settings = settings
         self._active: dict[str, ActiveLogin] = {}
 
@@ -135,7 +107,7 @@ class Logins:
         # From here on there is a task to be cancelled, and nobody starts another beside it.
         active = ActiveLogin(login, self._store, proxy=proxy, renews=renews)
         self._active[login.id] = active
-        active.task = asyncio.create_task(self._execute(active, user, way, live))
+        active.task = asyncio.create_task(self._course.run(active, user, way, live))
         active.task.add_done_callback(lambda _: self._drop(login.id))
         await active.begun()
         return active.login
@@ -203,13 +175,13 @@ class Logins:
             return login
         if active.is_proving:
             raise _being_proved()
-        await self._end(active)
+        await active.end()
         return active.login
 
     async def cancel_all(self, user_id: str) -> None:
         """Ends a person's logins; what is being proved ends with its proof."""
         own = [active for active in self._active.values() if active.login.user_id == user_id]
-        await asyncio.gather(*(self._end(active) for active in own if not active.is_proving))
+        await asyncio.gather(*(active.end() for active in own if not active.is_proving))
 
     async def __aenter__(self) -> Self:
         """Says of what a killed gateway left that it is over: its sandboxes went with it."""
@@ -236,7 +208,7 @@ class Logins:
         """Ends all logins under way, as stopped by the gateway."""
         for active in list(self._active.values()):
             active.stopping = True
-        await asyncio.gather(*(self._end(active) for active in list(self._active.values())))
+        await asyncio.gather(*(active.end() for active in list(self._active.values())))
 
     def _as_it_is(self, stored: Login, before: Mapping[str, ActiveLogin] | None = None) -> Login:
         active = self._active.get(stored.id) or (before or {}).get(stored.id)
@@ -268,33 +240,6 @@ class Logins:
         self._active.pop(login_id, None)
         self._proxies.release(login_id)
 
-    def _attempt(
-        self, active: ActiveLogin, provider: Provider, way: LoginWay | KeyWay, route: Route
-    ) -> Attempt:
-        if isinstance(way, KeyWay):
-            return KeyAttempt(provider, way, active)
-        if way.method is LoginMethod.REMOTE_DESKTOP:
-            return DesktopAttempt(
-                login_id=active.login.id,
-                provider=provider,
-                way=way,
-                programs=self._programs,
-                desktops=self._desktops,
-                egress=self._egress,
-                proxy=route.proxy,
-                progress=active,
-            )
-        return CliAttempt(
-            login_id=active.login.id,
-            provider=provider,
-            way=way,
-            programs=self._programs,
-            sandboxes=self._sandboxes,
-            egress=self._egress,
-            proxy=route.proxy,
-            progress=active,
-        )
-
     def _way(self, provider: str, method: LoginMethod | None) -> LoginWay | KeyWay:
         ways = self.ways(provider)
         for way in ways:
@@ -324,99 +269,6 @@ class Logins:
             )
         return attempt
 
-    async def _end(self, active: ActiveLogin) -> None:
-        assert active.task is not None
-        if not active.is_proving:
-            active.task.cancel()
-        await asyncio.wait({active.task})
-
-    async def _execute(
-        self, active: ActiveLogin, user: User, way: LoginWay | KeyWay, before: ActiveLogin | None
-    ) -> None:
-        try:
-            if before is not None:
-                await self._end(before)
-            login, provider = active.login, provider_named(active.login.provider)
-            active.route = await self._proxies.for_login(
-                login.id, user.id, provider.name, active.proxy
-            )
-            await self._store.logins.add(login)
-        except (asyncio.CancelledError, Exception) as error:
-            active.did_not_begin(error)
-            return
-        leaves = f"by {active.route.shown()}" if active.route.proxy else "directly"
-        active.note(f"leaves {leaves}")
-        active.attempt = self._attempt(active, provider, way, active.route)
-        active.has_begun()
-        try:
-            await self._to_its_end(active, user)
-        except PolydevError as error:
-            # Its end is known here and to whoever follows it; a restart stores another.
-            log.error("the end of a login cannot be stored", login=login.id, why=str(error))
-
-    async def _to_its_end(self, active: ActiveLogin, user: User) -> None:
-        try:
-            await self._carry_out(active, user)
-        except TimeoutError:
-            assert active.attempt is not None
-            why = active.attempt.unreachable()
-            if why is None:
-                await active.to(LoginState.EXPIRED, "The time for this login is over. Try again.")
-            else:
-                await active.to(LoginState.FAILED, str(why), reason=_trouble(why))
-        except asyncio.CancelledError:
-            await to_the_end(asyncio.ensure_future(self._cancelled(active)))
-        except NeedsLogin as error:
-            message = f"The provider refused it: {error.message} Nothing was stored."
-            await active.to(LoginState.FAILED, message, reason=LoginTrouble.DENIED)
-        except PolydevError as error:
-            await active.to(LoginState.FAILED, str(error), reason=_trouble(error))
-        except Exception:
-            log.exception("a login's task failed", login=active.login.id)
-            message = "polydev made a mistake; its log says which."
-            await active.to(LoginState.FAILED, message, reason=LoginTrouble.INTERNAL)
-
-    async def _carry_out(self, active: ActiveLogin, user: User) -> None:
-        assert active.attempt is not None
-        async with asyncio.timeout(self._settings.seconds):
-            files = await active.attempt.run()
-        now = await self._store.users.get(user.id)
-        if now is None or now.state is not UserState.ACTIVE:
-            raise LoginFailed(
-                "The user was disabled meanwhile.",
-                remedy="Nothing was stored.",
-                reason=LoginTrouble.DENIED,
-            )
-        provider = provider_named(active.login.provider)
-        connection, message = await self._connecting.connect(
-            NewConnection(
-                user=user,
-                provider=provider.name,
-                files=files,
-                ownership=Ownership.TAKE,
-                source=None,
-                proxy=active.proxy,
-                login_route=active.route,
-                renews=active.renews,
-            )
-        )
-        await active.to(LoginState.PROVED, message, connection_id=connection.id)
-        plan = f", plan {connection.plan}" if connection.plan else ""
-        account = connection.account or "account not named"
-        await active.to(
-            LoginState.CONNECTED, f"Successfully connected {provider.title}: {account}{plan}."
-        )
-
-    async def _cancelled(self, active: ActiveLogin) -> None:
-        if active.stopping:
-            await active.to(
-                LoginState.FAILED,
-                "The gateway was stopped while the login was under way. Try again.",
-                reason=LoginTrouble.GATEWAY_STOPPED,
-            )
-        else:
-            await active.to(LoginState.CANCELLED, "The login was cancelled. Nothing was stored.")
-
 
 def _being_proved() -> Conflict:
     return Conflict(
@@ -424,15 +276,6 @@ def _being_proved() -> Conflict:
         remedy="Wait for how it ends; that takes seconds.",
         reason="being_proved",
     )
-
-
-def _trouble(error: PolydevError) -> LoginTrouble:
-    if isinstance(error, LoginFailed):
-        return LoginTrouble(error.reason)
-    for kind, trouble in _TROUBLES:
-        if isinstance(error, kind):
-            return trouble
-    return LoginTrouble.NOT_PROVED
 
 
 async def _once(login: Login) -> AsyncIterator[Login]:
