@@ -9,12 +9,14 @@ from polydev.core.connections import Connections
 from polydev.core.credentials import Credentials
 from polydev.core.outcomes import error_from
 from polydev.core.proxies import Proxies, Route
+from polydev.core.runner import Started
 from polydev.core.runs import Runs
 from polydev.errors import InvalidRequest, NeedsLogin, PolydevError
 from polydev.events import EndReason
 from polydev.models.accounts import Connection, ConnectionState, Ownership, User
 from polydev.models.ids import new_id
 from polydev.models.runs import Prompt, RunRequest, Surface, Text, Turn
+from polydev.providers.base import Provider
 from polydev.providers.registry import provider_named
 from polydev.secret import Secret
 from polydev.store import Store
@@ -29,6 +31,7 @@ class NewConnection:
 
     proxy: what its owner said that it leaves by; login_route: what its login left by.
     renews: the connection in whose place it comes, unless it turns out to be another account's.
+    proof: what `prepare` gave.
     """
 
     user: User
@@ -39,6 +42,18 @@ class NewConnection:
     proxy: Secret[str] | None = None
     login_route: Route | None = None
     renews: str | None = None
+    proof: "Proof | None" = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Proof:
+    """A CLI that waits to prove a login to its provider. Whoever had it prepared closes it."""
+
+    identity: str
+    started: Started
+
+    async def close(self) -> None:
+        await self.started.close()
 
 
 class Connecting:
@@ -56,6 +71,18 @@ class Connecting:
         self._connections = connections
         self._proxies = proxies
         self._runs = runs
+
+    async def prepare(self, provider: Provider) -> Proof | None:
+        """Starts the CLI that will prove a login, while the person is still logging in.
+
+        None where its start needs to know the account. Raises what the sandbox could not do.
+        """
+        if not provider.starts_alone:
+            return None
+        identity = str(uuid.uuid4())
+        prompt = _proof_request(provider).prompt
+        started = await self._runs.start_alone(provider, prompt, identity)
+        return Proof(identity=identity, started=started)
 
     async def connect(self, new: NewConnection) -> tuple[Connection, str]:
         """A new, proved connection, and a sentence about it.
@@ -75,7 +102,7 @@ class Connecting:
             provider=provider.name,
             state=ConnectionState.PROVING,
             ownership=new.ownership,
-            identity=str(uuid.uuid4()),
+            identity=new.proof.identity if new.proof else str(uuid.uuid4()),
             created_at=datetime.now(UTC),
             account=credential.account,
             plan=credential.plan,
@@ -89,7 +116,11 @@ class Connecting:
             connection = replace(connection, proxy=route.shown())
             own_proxy = self._proxies.sealed(connection, route)
             connection = await self._credentials.add(connection, credential, own_proxy)
-        problem = await self._prove(connection)
+        # One that was started for a login cannot prove a key.
+        is_login = new.proof is not None and credential.kind == "oauth"
+        problem = await self._prove(
+            connection, new.proof.started if new.proof and is_login else None
+        )
         if isinstance(problem, NeedsLogin):
             await self._not_proved(connection.id, problem)
         if problem is not None:
@@ -113,20 +144,19 @@ class Connecting:
             )
         return await self._connections.get(connection_id), False, str(problem)
 
-    async def _prove(self, connection: Connection) -> PolydevError | None:
+    async def _prove(
+        self, connection: Connection, started: Started | None = None
+    ) -> PolydevError | None:
         """A live call with the smallest question; what speaks against the connection."""
         provider = provider_named(connection.provider)
-        request = RunRequest(
-            provider=provider.name,
-            prompt=Prompt(
-                model=provider.catalogue.default,
-                turns=(Turn(role="user", parts=(Text(text=_PROOF),)),),
-                max_tokens=64,
-            ),
-            surface=Surface.CHECK,
-            timeout_seconds=_PROOF_SECONDS,
+        active = await self._runs.start(
+            connection.user_id,
+            None,
+            provider,
+            connection,
+            _proof_request(provider),
+            started=started,
         )
-        active = await self._runs.start(connection.user_id, None, provider, connection, request)
         end = await active.log.wait_finished()
         if end.reason is EndReason.WINDOW_EXHAUSTED:
             return None  # the provider knows the login, and says that its window is used up
@@ -169,3 +199,16 @@ class Connecting:
             for old in await self._store.connections.of_user(new.user_id, new.provider)
             if is_same(old) and old.id != new.id and old.state is not ConnectionState.DISCONNECTED
         ]
+
+
+def _proof_request(provider: Provider) -> RunRequest:
+    return RunRequest(
+        provider=provider.name,
+        prompt=Prompt(
+            model=provider.catalogue.default,
+            turns=(Turn(role="user", parts=(Text(text=_PROOF),)),),
+            max_tokens=64,
+        ),
+        surface=Surface.CHECK,
+        timeout_seconds=_PROOF_SECONDS,
+    )

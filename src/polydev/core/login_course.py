@@ -6,10 +6,11 @@ import structlog
 
 from polydev.config import LoginSettings
 from polydev.core.active_login import ActiveLogin
-from polydev.core.connecting import Connecting, NewConnection
+from polydev.core.connecting import Connecting, NewConnection, Proof
 from polydev.core.desktops import Desktops
 from polydev.core.login_attempt import Attempt, CliAttempt, KeyAttempt
 from polydev.core.login_desktop import DesktopAttempt
+from polydev.core.login_files import Files
 from polydev.core.programs import Programs
 from polydev.core.proxies import Proxies, Route
 from polydev.egress.client import Egress
@@ -33,6 +34,9 @@ from polydev.sandboxes.abc import Sandboxes
 from polydev.store import Store
 
 log = structlog.get_logger()
+
+# A CLI that was started a moment ago is as good as one that would be started now.
+_PREPARE_SECONDS = 2.0
 
 _TROUBLES: tuple[tuple[type[PolydevError], LoginTrouble], ...] = (
     (ProgramMissing, LoginTrouble.CLI_MISSING),
@@ -117,8 +121,32 @@ class LoginCourse:
 
     async def _carry_out(self, active: ActiveLogin, user: User) -> None:
         assert active.attempt is not None
-        async with asyncio.timeout(self._settings.seconds):
-            files = await active.attempt.run()
+        preparing = asyncio.create_task(self._prepare(active))
+        try:
+            async with asyncio.timeout(self._settings.seconds):
+                files = await active.attempt.run()
+            await self._connect(active, user, files, preparing)
+        finally:
+            await to_the_end(asyncio.ensure_future(_given_up(preparing)))
+
+    async def _prepare(self, active: ActiveLogin) -> Proof | None:
+        """Has the CLI that will prove the login start while its person is busy logging in."""
+        if active.login.method is LoginMethod.API_KEY:
+            return None
+        async for login in active.follow():
+            if login.state is LoginState.WAITING_FOR_USER:
+                return await self._connecting.prepare(provider_named(login.provider))
+            if login.state in (LoginState.CREDENTIAL_SEEN, LoginState.PROVED):
+                break
+        return None
+
+    async def _connect(
+        self,
+        active: ActiveLogin,
+        user: User,
+        files: Files,
+        preparing: asyncio.Task[Proof | None],
+    ) -> None:
         now = await self._store.users.get(user.id)
         if now is None or now.state is not UserState.ACTIVE:
             raise LoginFailed(
@@ -127,6 +155,7 @@ class LoginCourse:
                 reason=LoginTrouble.DENIED,
             )
         provider = provider_named(active.login.provider)
+        await asyncio.wait({preparing}, timeout=_PREPARE_SECONDS)
         connection, message = await self._connecting.connect(
             NewConnection(
                 user=user,
@@ -137,6 +166,7 @@ class LoginCourse:
                 proxy=active.proxy,
                 login_route=active.route,
                 renews=active.renews,
+                proof=_prepared(preparing),
             )
         )
         await active.to(LoginState.PROVED, message, connection_id=connection.id)
@@ -182,6 +212,21 @@ class LoginCourse:
             proxy=route.proxy,
             progress=active,
         )
+
+
+def _prepared(preparing: asyncio.Task[Proof | None]) -> Proof | None:
+    """None also when it could not be: then it is started when it is needed."""
+    if not preparing.done() or preparing.cancelled() or preparing.exception() is not None:
+        return None
+    return preparing.result()
+
+
+async def _given_up(preparing: asyncio.Task[Proof | None]) -> None:
+    preparing.cancel()
+    await asyncio.wait({preparing})
+    proof = _prepared(preparing)
+    if proof is not None:
+        await proof.close()
 
 
 def _trouble(error: PolydevError) -> LoginTrouble:

@@ -9,6 +9,7 @@ who cancels says why.
 import asyncio
 import secrets
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -31,7 +32,7 @@ from polydev.models.places import Launch, Place
 from polydev.models.runs import Prompt
 from polydev.proc import Process
 from polydev.providers.base import OUTCOMES, Dialogue, LaunchOrder, Observation, Provider, finished
-from polydev.sandboxes.abc import Sandboxes
+from polydev.sandboxes.abc import Sandbox, Sandboxes
 from polydev.secret import Secret
 
 log = structlog.get_logger()
@@ -53,6 +54,24 @@ class Order:
     prompt: Prompt
     stop: tuple[str, ...] = ()
     timeout_seconds: float
+    started: "Started | None" = None
+
+
+@dataclass(kw_only=True, slots=True)
+class Started:
+    """A CLI that was started for one prompt before anybody's credential was known.
+
+    It has been sent nothing, reaches nothing, and belongs to nobody until it is bound. Whoever
+    had it started closes it.
+    """
+
+    sandbox: Sandbox
+    process: Process
+    opening: tuple[bytes, ...]
+    sentinel: Secret[str]
+
+    async def close(self) -> None:
+        await self.sandbox.close(0)
 
 
 class Runner:
@@ -95,12 +114,41 @@ class Runner:
             end = our_mistake()
         emit(end)
 
+    async def start_alone(self, provider: Provider, prompt: Prompt, identity: str) -> Started:
+        """Starts a provider's CLI that `starts_alone`, for a login with an account behind it."""
+        nobodys = Credential(files={}, access_token=Secret(""))
+        return await self._started(provider, prompt, identity, nobodys)
+
     async def _execute(self, order: Order, emit: Emit) -> RunFinished:
-        sentinel = Secret(f"polydev-{secrets.token_hex(16)}")
         provider = order.provider
         self.require(provider)
-        policy = provider.policy(Purpose.RUN, order.credential.kind)
         patience = Patience(provider, self._settings.silence_seconds)
+        async with asyncio.timeout(order.timeout_seconds), AsyncExitStack() as stack:
+            started = order.started
+            if started is None or started.process.returncode is not None:
+                started = await self._started(
+                    provider, order.prompt, order.connection.identity, order.credential
+                )
+            stack.push_async_callback(started.sandbox.close)
+            binding = await stack.enter_async_context(
+                await self._egress.bind(
+                    connection_id=order.connection.id,
+                    policy=provider.policy(Purpose.RUN, order.credential.kind),
+                    listeners=started.sandbox.listeners,
+                    sentinel=started.sentinel,
+                    proxy=await self._proxies.of(order.connection.id),
+                    on_exchange=patience.saw,
+                )
+            )
+            await started.process.send(started.opening)
+            dialogue = provider.dialogue(order.prompt)
+            end = await self._converse(started.process, dialogue, order, patience, emit)
+            return self._explained(end, provider, binding, emit)
+
+    async def _started(
+        self, provider: Provider, prompt: Prompt, identity: str, credential: Credential
+    ) -> Started:
+        sentinel = Secret(f"polydev-{secrets.token_hex(16)}")
         opening: tuple[bytes, ...] = ()
 
         def launch(place: Place) -> Launch:
@@ -111,32 +159,22 @@ class Runner:
                     place=place,
                     program=self._programs.inside(provider.program, place),
                     node=self._programs.node(place),
-                    identity=order.connection.identity,
+                    identity=identity,
                     sentinel=sentinel,
-                    credential=order.credential,
-                    prompt=order.prompt,
+                    credential=credential,
+                    prompt=prompt,
                 )
             )
             opening = launched.opening
             return self._first_starts.add_to(launched, provider)
 
-        async with asyncio.timeout(order.timeout_seconds):
-            async with (
-                await self._sandboxes.open(launch) as sandbox,
-                await self._egress.bind(
-                    connection_id=order.connection.id,
-                    policy=policy,
-                    listeners=sandbox.listeners,
-                    sentinel=sentinel,
-                    proxy=await self._proxies.of(order.connection.id),
-                    on_exchange=patience.saw,
-                ) as binding,
-            ):
-                process = await sandbox.start()
-                await process.send(opening)
-                dialogue = provider.dialogue(order.prompt)
-                end = await self._converse(process, dialogue, order, patience, emit)
-                return self._explained(end, provider, binding, emit)
+        sandbox = await self._sandboxes.open(launch)
+        try:
+            process = await sandbox.start()
+        except BaseException:
+            await sandbox.close(0)
+            raise
+        return Started(sandbox=sandbox, process=process, opening=opening, sentinel=sentinel)
 
     async def _converse(
         self,

@@ -24,7 +24,7 @@ from polydev.core.keeper import Keeper
 from polydev.core.metrics import Metrics
 from polydev.core.outcomes import end_from, our_mistake
 from polydev.core.quotas import Quotas
-from polydev.core.runner import Order, Runner
+from polydev.core.runner import Order, Runner, Started
 from polydev.core.windows import Windows
 from polydev.errors import Busy, NotFound, PolydevError
 from polydev.events import (
@@ -126,8 +126,12 @@ class Runs:
         request: RunRequest,
         *,
         place: AbstractContextManager[None] | None = None,
+        started: Started | None = None,
     ) -> ActiveRun:
-        """Starts a run that is admitted already, if the queue has room."""
+        """Starts a run that is admitted already, if the queue has room.
+
+        started: a CLI that `start_alone` started for this prompt.
+        """
         if self._admitted >= self._settings.concurrent + self._settings.queue:
             raise Busy(
                 f"{self._settings.queue} runs are waiting, as many as may.",
@@ -158,9 +162,15 @@ class Runs:
         active = ActiveRun(run, EventLog(lambda recorded: self._recorded(active, recorded)))
         self._active[run.id] = active
         self._publish(run.user_id, Topic.RUNS)
-        active.task = asyncio.create_task(self._execute(active, provider, connection, request))
+        active.task = asyncio.create_task(
+            self._execute(active, provider, connection, request, started)
+        )
         active.task.add_done_callback(lambda task: self._ended(active, held, task))
         return active
+
+    async def start_alone(self, provider: Provider, prompt: Prompt, identity: str) -> Started:
+        """See `Runner.start_alone`."""
+        return await self._runner.start_alone(provider, prompt, identity)
 
     async def get(self, caller: Caller, run_id: str) -> Run:
         """Raises NotFound, also for another person's run: whose it is, is not told."""
@@ -238,7 +248,12 @@ class Runs:
             await asyncio.wait(tasks)
 
     async def _execute(
-        self, active: ActiveRun, provider: Provider, connection: Connection, request: RunRequest
+        self,
+        active: ActiveRun,
+        provider: Provider,
+        connection: Connection,
+        request: RunRequest,
+        started: Started | None,
     ) -> None:
         try:
             # Before a place is taken: a refresh may last, and others need no place to wait for it.
@@ -265,6 +280,7 @@ class Runs:
                                 request.timeout_seconds or self._settings.timeout_seconds,
                                 self._settings.timeout_seconds,
                             ),
+                            started=started,
                         ),
                         active.log.append,
                     )

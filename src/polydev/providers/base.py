@@ -165,6 +165,7 @@ class Provider(Protocol):
     login_command: str  # what its owner types to log in with it
     login_ways: tuple[LoginWay | KeyWay, ...]  # how one logs in through polydev, best first
     first_start: FirstStart | None  # where a start in an empty home takes its time
+    starts_alone: bool  # of a credential its launch for a run needs the kind and nothing else
     ignores_max_tokens: bool  # the CLI has no way to pass it on; polydev alone enforces it
 
     def policy(self, purpose: Purpose, kind: str) -> EgressPolicy:

@@ -44,6 +44,7 @@ class AcpProvider:
         self.credential_file = agent.credential_file
         self.login_command = agent.login_command
         self.login_ways = agent.login_ways
+        self.starts_alone = "oauth" in agent.logins
 
     def policy(self, purpose: Purpose, kind: str) -> EgressPolicy:
         if purpose is Purpose.KEEPER:

@@ -97,6 +97,7 @@ class ClaudeProvider:
     keychain_item = "Claude Code-credentials"
     login_command = "claude auth login"
     first_start: FirstStart | None = None
+    starts_alone = False
     ignores_max_tokens = False
 
     def __init__(self) -> None:

@@ -156,6 +156,7 @@ class CodexProvider:
             ".codex/skills/.system/.codex-system-skills.marker",
         ),
     )
+    starts_alone = False
     ignores_max_tokens = True
 
     login_ways: tuple[LoginWay | KeyWay, ...] = (
