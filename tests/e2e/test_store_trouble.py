@@ -130,11 +130,21 @@ async def test_a_refresh_that_cannot_be_written_back_is_applied_later(
         old = await keeper.fresh(inside.connection)
         sim.world.expire_tokens(inside.account)
         await keeper.refused(inside.connection, old)
+        sim.world.turn(inside.account, {"refresh_delay_seconds": 1})
+        before = sim.world.records.total
+        refreshing = asyncio.create_task(keeper.fresh(inside.connection))
+        await sim.world.records.arrived(
+            lambda _: any(
+                record.method == "POST" for record in sim.world.records.all(after=before)
+            ),
+            within=30,
+        )
         database.on = True
-        for _ in range(2):  # the second one must not ask the provider again
-            with pytest.raises(StoreProblem):
-                await keeper.fresh(inside.connection)
-            assert inside.account.counters["refreshes"] == 1
+        with pytest.raises(StoreProblem):
+            await refreshing
+        with pytest.raises(StoreProblem):  # it must not ask the provider again
+            await keeper.fresh(inside.connection)
+        assert inside.account.counters["refreshes"] == 1
         database.on = False
         renewed = await keeper.fresh(inside.connection)
         assert renewed.access_token != old.access_token
@@ -144,3 +154,34 @@ async def test_a_refresh_that_cannot_be_written_back_is_applied_later(
         stored = await inside.store.connections.get(inside.connection.id)
         assert stored is not None
         assert stored.credential_version == 2
+
+
+@pytest.mark.real
+@pytest.mark.providers("claude")
+async def test_what_another_gateway_refreshes_is_waited_for_and_not_refreshed_twice(
+    sim: Simulator, programs: Path, tmp_path: Path, provider: str
+):
+    async with _inside(sim, programs, tmp_path / "data", provider) as inside:
+        keeper, leases = inside.gateway.services.runs._keeper, inside.store.leases
+        old = await keeper.fresh(inside.connection)
+        sim.world.expire_tokens(inside.account)
+        await keeper.refused(inside.connection, old)
+        elsewhere = await leases.take(f"refresh {inside.connection.id}", "another gateway", 60)
+        assert elsewhere is not None
+        waiting = asyncio.create_task(keeper.fresh(inside.connection))
+        done, _ = await asyncio.wait({waiting}, timeout=1)
+        assert not done
+        assert inside.account.counters["refreshes"] == 0
+
+        # The other gateway writes its renewed login back.
+        pair = sim.world.log_in(inside.account)
+        renewed = sim.world.vendors[provider].credential(inside.account, pair)
+        file = str(provider_named(provider).credential_file)
+        credential = provider_named(provider).read_credential({file: Secret(renewed.encode())})
+        connection = await inside.store.connections.get(inside.connection.id)
+        assert connection is not None
+        credentials = keeper._credentials
+        assert await credentials.replace(connection, connection.credential_version, credential)
+        async with asyncio.timeout(20):
+            assert (await waiting).access_token == credential.access_token
+        assert inside.account.counters["refreshes"] == 0

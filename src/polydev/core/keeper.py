@@ -8,6 +8,7 @@ refreshed again: the refresh token it was given for is used up.
 
 import asyncio
 import hashlib
+import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from polydev.errors import (
     NoConnection,
     PolydevError,
     ProviderProblem,
+    StoreProblem,
 )
 from polydev.models.accounts import Connection, ConnectionState, Credential, Ownership
 from polydev.providers.registry import provider_named
@@ -39,6 +41,8 @@ log = structlog.get_logger()
 
 # A token this close to its end may end on the way to the provider.
 _TOO_SHORT = timedelta(seconds=60)
+# Longer than a refresh and its writing back; how often somebody else's is looked at.
+_LEASE_SECONDS, _LOOK_SECONDS = 90.0, 0.25
 _EARLIEST = datetime.min.replace(tzinfo=UTC)
 
 
@@ -66,6 +70,7 @@ class Keeper:
         self._answers = Answers(spool, vault)
         self._metrics = metrics
         self._settings = settings
+        self._holder = uuid.uuid4().hex
         self._renewing: dict[str, asyncio.Task[Credential]] = {}
         self._resting_until: dict[str, datetime] = {}
 
@@ -205,13 +210,47 @@ class Keeper:
                 provider=connection.provider,
                 retry_at=self._resting_until[connection.id],
             )
+        lease = await self._store.leases.take(
+            f"refresh {connection.id}", self._holder, _LEASE_SECONDS
+        )
+        if lease is None:
+            return await self._renewed_elsewhere(connection_id, within)
         try:
-            return await self._refresh(connection, credential)
+            return await self._renew_under_lease(connection_id, within)
         except ProviderProblem:
             # Each attempt may use up the refresh token, and keeps runs waiting.
             rest = timedelta(seconds=self._settings.rest_seconds)
             self._resting_until[connection.id] = datetime.now(UTC) + rest
             raise
+        finally:
+            try:
+                await self._store.leases.give_back(lease)
+            except StoreProblem as problem:
+                log.warning("a lease could not be given back; it ends by itself", why=str(problem))
+
+    async def _renew_under_lease(self, connection_id: str, within: timedelta) -> Credential:
+        connection = await self._connection(connection_id)
+        credential = await self._credentials.current(connection)
+        if not _expires_within(credential, within):
+            return credential  # another gateway refreshed it before the lease was ours
+        return await self._refresh(connection, credential)
+
+    async def _renewed_elsewhere(self, connection_id: str, within: timedelta) -> Credential:
+        """The credential that another gateway renews at this moment."""
+        until = datetime.now(UTC) + timedelta(seconds=_LEASE_SECONDS)
+        while datetime.now(UTC) < until:
+            await asyncio.sleep(_LOOK_SECONDS)  # databases tell nobody of what changed
+            connection = await self._connection(connection_id)
+            if connection.state is not ConnectionState.ACTIVE:
+                raise NeedsLogin(connection.reason, provider=connection.provider)
+            credential = await self._credentials.current(connection)
+            if not _expires_within(credential, within):
+                return credential
+        raise ProviderProblem(
+            "Another gateway has been renewing this login for long, and did not say how it ended.",
+            remedy="Try again in a moment.",
+            provider=connection.provider,
+        )
 
     async def _refresh(self, connection: Connection, credential: Credential) -> Credential:
         """Refreshes; only the connection's one renewing task calls this."""

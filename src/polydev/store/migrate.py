@@ -10,7 +10,7 @@ from sqlalchemy import Connection, inspect, text
 
 from polydev.errors import StoreProblem
 
-HEAD = "r0003"
+HEAD = "r0004"
 DIRECTORY = Path(__file__).parent / "migrations"
 
 # Any number will do, as long as nothing else in the same database takes the same advisory lock.

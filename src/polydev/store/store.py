@@ -17,6 +17,7 @@ from polydev.store.accounts import Keys, Users
 from polydev.store.connections import Connections
 from polydev.store.database import Database
 from polydev.store.facts import Facts
+from polydev.store.leases import Leases
 from polydev.store.logins import Logins
 from polydev.store.runs import Runs
 from polydev.store.sealed import SealedValues
@@ -36,6 +37,7 @@ class Store:
         self.sign_ins = SignIns(database, publish)
         self.sealed = SealedValues(database)
         self.facts = Facts(database)
+        self.leases = Leases(database)
 
     @classmethod
     @asynccontextmanager

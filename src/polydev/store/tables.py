@@ -177,6 +177,15 @@ sign_ins = Table(
     Column("expires_at", Moment, nullable=False),
 )
 
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", String(200), primary_key=True),
+    Column("holder", String(64), nullable=False),
+    Column("token", Integer, nullable=False),
+    Column("expires_at", Moment, nullable=False),
+)
+
 facts = Table(
     "facts",
     metadata,
