@@ -65,7 +65,7 @@ async def test_a_connection_is_checked_needs_a_login_and_is_disconnected(house: 
         house.sim.world.turn(account, {"tokens_rejected": True})
         await page.get_by_role("button", name="Check").click()
         again = page.get_by_role("link", name="Log in again")
-        await expect(again).to_have_attribute("href", "/connect/claude")
+        await expect(again).to_have_attribute("href", re.compile(r"^/connect/claude\?renews=con_"))
         await expect(card.get_by_text("needs a login")).to_be_visible()
         await seen.shot("needs-login")
         house.sim.world.turn(account, {"tokens_rejected": None})

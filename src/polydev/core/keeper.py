@@ -8,7 +8,7 @@ refreshed again: the refresh token it was given for is used up.
 
 import asyncio
 import hashlib
-import uuid
+import platform
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -70,7 +70,7 @@ class Keeper:
         self._answers = Answers(spool, vault)
         self._metrics = metrics
         self._settings = settings
-        self._holder = uuid.uuid4().hex
+        self._holder = _holder(spool)
         self._renewing: dict[str, asyncio.Task[Credential]] = {}
         self._resting_until: dict[str, datetime] = {}
 
@@ -339,6 +339,12 @@ class Keeper:
         if connection is None:
             raise NoConnection(f"There is no connection {connection_id}.")
         return connection
+
+
+def _holder(spool: Path) -> str:
+    """Who holds leases: the gateway of this data directory, also after it was killed."""
+    place = f"{platform.node()} {spool.absolute()}"
+    return hashlib.sha256(place.encode()).hexdigest()
 
 
 def _spread(connection: Connection) -> float:
