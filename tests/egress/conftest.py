@@ -102,6 +102,15 @@ WAYS = {
         Way("tunnel-by-socks5", EgressMode.TUNNEL, connect=True, proxy="socks5"),
     )
 }
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The quick half tries no way through a proxy; what is particular to them is in test_proxies."""
+    for item in items:
+        if any(f"[{way.name}" in item.name for way in WAYS.values() if way.proxy):
+            item.add_marker(pytest.mark.slow)
+
+
 READING = ("unix", "tcp", "connect", "witness")
 INJECTING = ("unix", "tcp", "connect")
 
