@@ -25,7 +25,7 @@ demo: .venv/installed programs ## Show it working against the simulator, without
 up: .venv/installed programs ## Start the real thing on 127.0.0.1:8484
 	@exec $(BIN)/polydev up
 
-check: .venv/installed lint ## The fast half of the tests, under a minute
+check: .venv/installed lint ## The fast half of the tests, about a minute
 	$(BIN)/pytest -n auto --dist worksteal -m "not slow and not real"
 
 test: setup lint ## Everything that CI runs

@@ -13,10 +13,10 @@ import pytest
 from polydev.config import DesktopSettings
 from polydev.core.desktops import Desktops, OpenDesktop
 from polydev.core.home_files import read_file
-from polydev.desktop import LINKS, Fact, desktop_launch
+from polydev.desktop import Fact, desktop_launch
 from polydev.errors import Conflict, SandboxUnavailable
 from polydev.models.desktops import Window
-from polydev.models.places import Launch, Place
+from polydev.models.places import LINKS_FILE, Launch, Place
 from polydev.sandboxes import Sandboxes
 from polydev.sandboxes.confinement import PLACE
 from polydev.secret import Secret
@@ -50,12 +50,12 @@ async def test_a_desktop_shows_the_command_and_then_its_link(sandboxes: Sandboxe
             # The terminal has the keyboard though the browser came up behind it.
             await onlooker.type("made-up words", enter=True)
             assert await ends.get() == 3
-            typed = read_file(desktop.sandbox.home, LINKS.parent.with_name("typed"))
+            typed = read_file(desktop.sandbox.home, LINKS_FILE.parent.with_name("typed"))
             assert typed is not None
             assert typed.reveal() == b"made-up words\n"
 
             await _next(facts, "visited")
-            links = read_file(desktop.sandbox.home, LINKS)
+            links = read_file(desktop.sandbox.home, LINKS_FILE)
             assert links is not None
             assert links.reveal().decode() == f"{LINK}\n"
             second = await onlooker.picture()
@@ -116,7 +116,7 @@ async def test_what_is_copied_on_one_side_can_be_pasted_on_the_other(sandboxes: 
             while (shown := await onlooker.screen.picture(changed=True)).pixels == before.pixels:
                 pass
             await onlooker.type("", enter=True)
-            got = LINKS.parent.with_name("got")
+            got = LINKS_FILE.parent.with_name("got")
             while not (file := read_file(desktop.sandbox.home, got)) or not file.reveal():
                 await asyncio.sleep(0.05)
             assert file.reveal() == b"words of the page\n"

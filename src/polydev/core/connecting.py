@@ -88,9 +88,10 @@ class Connecting:
         """A new, proved connection, and a sentence about it.
 
         It takes the place of the same account's earlier connection of this user, and leaves by the
-        same address unless another is said. Raises CredentialUnreadable, ProxyProblem, and whatever the live call failed with. A login that the provider
-        refuses is not kept, unless it was renewed here: then this is its only copy. One that could
-        not be proved for another reason is kept as `proving`.
+        same address unless another is said. A login that the provider refuses is not kept, unless
+        it was renewed here: then this is its only copy. One that could not be proved for another
+        reason is kept as `proving`. Raises CredentialUnreadable, ProxyProblem, and whatever the
+        live call failed with.
         """
         provider = provider_named(new.provider)
         if new.ownership is Ownership.FOLLOW and new.source is None:

@@ -17,12 +17,11 @@ from polydev.egress.client import Egress
 from polydev.errors import Conflict, LoginFailed
 from polydev.models.egress import Exchange, Purpose
 from polydev.models.logins import LoginMethod, LoginState, LoginTrouble
-from polydev.models.places import Launch, Place
+from polydev.models.places import LINKS_FILE, Launch, Place
 from polydev.models.proxies import Proxy
 from polydev.proc import Process
 from polydev.providers.base import Provider
 from polydev.providers.login import (
-    LINKS_FILE,
     LOOPBACK_NAMES,
     KeyWay,
     LoginOrder,

@@ -20,10 +20,10 @@ from polydev.errors import Conflict, LoginFailed
 from polydev.models.desktops import Window
 from polydev.models.egress import Exchange
 from polydev.models.logins import LoginState, LoginTrouble
-from polydev.models.places import Launch, Place
+from polydev.models.places import LINKS_FILE, Launch, Place
 from polydev.models.proxies import Proxy
 from polydev.providers.base import Provider
-from polydev.providers.login import LINKS_FILE, LoginOrder, LoginWay
+from polydev.providers.login import LoginOrder, LoginWay
 
 _WORDS = "Log in on the desktop, in its browser."
 

@@ -5,8 +5,8 @@ from pathlib import Path, PurePosixPath
 
 from polydev.core.home_files import read_file, read_object
 from polydev.errors import CredentialUnreadable
+from polydev.models.places import LINKS_FILE
 from polydev.providers.base import Provider
-from polydev.providers.login import LINKS_FILE
 from polydev.secret import Secret
 
 Files = Mapping[str, Secret[bytes]]

@@ -7,7 +7,6 @@ speaks VNC.
 
 from polydev.desktop.launch import (
     COMMAND,
-    LINKS,
     POLICY,
     UPSTREAM_AUTHORITY,
     VNC_SOCKET,
@@ -18,7 +17,6 @@ from polydev.desktop.session import Desktop, Fact
 
 __all__ = [
     "COMMAND",
-    "LINKS",
     "POLICY",
     "UPSTREAM_AUTHORITY",
     "VNC_SOCKET",

@@ -16,7 +16,6 @@ from polydev.secret import Secret
 
 _OWN = PurePosixPath(".polydev")
 VNC_SOCKET = _OWN / "vnc.sock"
-LINKS = _OWN / "links"  # one address a line, as the CLI asked to have them opened
 COMMAND = _OWN / "command"
 UPSTREAM_AUTHORITY = _OWN / "upstream.pem"
 

@@ -6,6 +6,9 @@ from pathlib import PurePosixPath
 
 from polydev.secret import Secret
 
+# Under HOME: what a CLI asked to have opened in a browser, one address a line.
+LINKS_FILE = PurePosixPath(".polydev/links")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Place:

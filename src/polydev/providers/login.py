@@ -14,12 +14,10 @@ from urllib.parse import parse_qs, urlsplit
 
 from polydev.errors import InvalidRequest
 from polydev.models.logins import LoginMethod, LoginTrouble
-from polydev.models.places import Launch, Place
+from polydev.models.places import LINKS_FILE, Launch, Place
 from polydev.secret import Secret
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1")
-# Where the opener notes what it was to open, one address a line.
-LINKS_FILE = PurePosixPath(".polydev/links")
 OPENER = PurePosixPath(".polydev/bin/xdg-open")
 _OPENER = f"""\
 #!/bin/sh
