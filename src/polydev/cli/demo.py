@@ -139,7 +139,7 @@ async def _demo(settings: Settings) -> int:
         console.print(f"\n{wrong} of the answers are wrong: each should be {RIGHT}.")
         return 1
     console.print(
-        "\nThe real thing: `polydev up`, then `polydev connect claude` with the CLI's own login."
+        "\nThe real thing: `polydev up`, then `polydev open`, and click Connect."
     )
     return 0
 
