@@ -138,9 +138,7 @@ async def _demo(settings: Settings) -> int:
     if wrong:
         console.print(f"\n{wrong} of the answers are wrong: each should be {RIGHT}.")
         return 1
-    console.print(
-        "\nThe real thing: `polydev up`, then `polydev open`, and click Connect."
-    )
+    console.print("\nThe real thing: `polydev up`, then `polydev open`, and click Connect.")
     return 0
 
 
