@@ -19,12 +19,7 @@ from polydev.vault import Vault, load_keyring
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-async def store(anyio_backend: str, tmp_path: Path) -> AsyncIterator[Store]:
+async def store(anyio_backend: object, tmp_path: Path) -> AsyncIterator[Store]:
     async with Store.open(StoreSettings(), tmp_path) as opened:
         yield opened
 

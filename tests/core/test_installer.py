@@ -44,11 +44,6 @@ Npm = Callable[[str], None]
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def root(tmp_path: Path) -> Path:
     return tmp_path / "data" / "programs"
 

@@ -14,13 +14,8 @@ from polydev.sandboxes import Bubblewrap, Sandboxes
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def sandboxes(
-    anyio_backend: str, tmp_path_factory: pytest.TempPathFactory
+    anyio_backend: object, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Sandboxes]:
     if missing := missing_packages():
         pytest.fail(f"not installed: {', '.join(missing)}; run `make setup`")

@@ -18,11 +18,6 @@ HELLO = b"RFB 003.008\n\x01\x01" + bytes(4)
 SIZE = struct.pack(">HH16sI", 3, 2, bytes(16), 4) + b"name"
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @asynccontextmanager
 async def screen(said: bytes) -> AsyncIterator[Screen]:
     """What is opened where a server says this and then ends."""

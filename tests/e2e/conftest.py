@@ -26,11 +26,6 @@ NewGateway = Callable[..., Awaitable[Gateway]]
 
 
 @pytest.fixture(scope="session")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(scope="session")
 def programs() -> Path:
     """Where the vendors' CLIs are installed."""
     named = os.environ.get("POLYDEV_PROGRAMS")
@@ -45,7 +40,7 @@ def scripted_programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 async def sim(
-    anyio_backend: str, tmp_path_factory: pytest.TempPathFactory
+    anyio_backend: object, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Simulator]:
     async with Simulator(tmp_path_factory.mktemp("sim")) as simulator:
         yield simulator

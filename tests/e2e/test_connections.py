@@ -9,6 +9,7 @@ import pytest
 
 from polydev.sim import Simulator
 from tests.e2e.conftest import House
+from tests.e2e.events import all_events, submit
 from tests.e2e.gateway import Person
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real]
@@ -41,8 +42,10 @@ async def test_a_caller_sees_own_connections_and_hears_of_a_needed_login(
         assert await anext(heard) == ("connection.seen", record)
         sim.world.turn(account, {"tokens_rejected": True, "refresh_denied": True})
         for _ in range(2):  # the first says that it must be renewed, the second that it cannot be
-            run = {"model": provider, "prompt": "Say hello."}
-            await person.http().post("/v1/runs", json=run)
+            client = person.http()
+            run_id = await submit(client, model=provider, prompt="Say hello.")
+            (*_, end) = await all_events(client, run_id)
+            assert end["reason"] == "needs_login"
         async for name, changed in heard:
             if name == "connection.needs_login":
                 assert changed["id"] == record["id"]

@@ -100,7 +100,7 @@ async def test_many_runs_on_a_token_that_is_over_refresh_it_once(subscription: S
 
 
 @pytest.mark.slow
-@pytest.mark.providers("claude")
+@pytest.mark.providers("codex")  # whose CLI starts soonest
 async def test_200_runs_on_a_token_that_has_just_expired_refresh_it_once(
     sim: Simulator, programs: Path, provider: str, new_gateway: NewGateway
 ):
@@ -108,7 +108,7 @@ async def test_200_runs_on_a_token_that_has_just_expired_refresh_it_once(
     ada = await gateway.person("ada")
     account = sim.world.create_account(provider)
     # polydev counts a token as over a minute before its end.
-    credential = credential_of(sim.world, account, 70)
+    credential = credential_of(sim.world, account, 68)
     record = await gateway.connected(ada, provider, credential.encode())
     expires_at = dt.datetime.fromisoformat(record["expires_at"])
     assert account.counters["refreshes"] == 0

@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from polydev.models.egress import AddedHeader, EgressMode, EgressPolicy, Rule
 from polydev.models.proxies import Proxy, ProxyRange
 from polydev.secret import Secret
 from tests.egress.proxying import LittleProxy
-from tests.egress.upstream import Upstream
+from tests.egress.upstream import Front, Upstream
 
 HOST = "api.provider.test"
 OTHER_HOST = "login.provider.test"
@@ -164,10 +165,12 @@ class World:
     directory: Path
     stack: contextlib.AsyncExitStack
     count: int = 0
+    connections: set[str] = field(default_factory=set)
 
     async def place(self, way: str | Way, *, connection_id: str = "c1", **changes: Any) -> Place:
         way = WAYS[way] if isinstance(way, str) else way
         self.count += 1
+        self.connections.add(connection_id)
         path = self.directory / f"{self.count}.sock" if way.unix else None
         listening = listener(path)
         address = path or listening.getsockname()[1]
@@ -209,10 +212,12 @@ class World:
 
     def proxy(self, kind: str, **changes: Any) -> LittleProxy:
         """One that egress trusts, where it speaks TLS."""
-        context = self.upstream.authority.server_context("localhost") if kind == "https" else None
+        authority = self.upstream.front.authority
+        context = authority.server_context("localhost") if kind == "https" else None
         return LittleProxy(kind, context=context, **changes)
 
     async def connect_credential(self, connection_id: str = "c1", token: str = "") -> None:
+        self.connections.add(connection_id)
         await self.egress.set_credential(
             connection_id,
             access_token=Secret(token) if token else TOKEN,
@@ -220,9 +225,7 @@ class World:
         )
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
+Worlds = Callable[..., AbstractAsyncContextManager[World]]
 
 
 @pytest.fixture(scope="session")
@@ -233,28 +236,95 @@ def upstream_authority(
     yield Authority.load_or_create(directory, "upstream of tests"), directory / "ca.pem"
 
 
+@pytest.fixture(scope="session")
+async def front(
+    anyio_backend: object, upstream_authority: tuple[Authority, Path]
+) -> AsyncIterator[Front]:
+    async with Front(authority=upstream_authority[0], hosts=(HOST, OTHER_HOST)) as front:
+        yield front
+
+
 @pytest.fixture
-async def upstream(upstream_authority: tuple[Authority, Path]) -> AsyncIterator[Upstream]:
-    async with Upstream(authority=upstream_authority[0], hosts=(HOST, OTHER_HOST)) as upstream:
+async def upstream(front: Front) -> AsyncIterator[Upstream]:
+    async with Upstream(front) as upstream:
         yield upstream
 
 
-@pytest.fixture
-async def world(
-    upstream: Upstream, upstream_authority: tuple[Authority, Path], tmp_path: Path
-) -> AsyncIterator[World]:
-    settings = EgressSettings(
-        redirect=f"127.0.0.1:{upstream.port}", upstream_ca=upstream_authority[1]
-    )
+@pytest.fixture(scope="session")
+async def shared(
+    anyio_backend: object, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Callable[[EgressSettings], Awaitable[Egress]]]:
+    """The egress process with these settings, which many tests use one after the other.
+
+    Starting one takes a third of a second.
+    """
     async with contextlib.AsyncExitStack() as stack:
-        egress = Egress(settings, authority=tmp_path / "authority", spool=tmp_path / "spool")
-        await stack.enter_async_context(egress)
-        world = World(
-            egress=egress,
-            upstream=upstream,
-            upstream_pem=upstream_authority[1],
-            directory=tmp_path,
-            stack=stack,
-        )
-        await world.connect_credential()
+        started: dict[str, Egress] = {}
+
+        async def process(settings: EgressSettings) -> Egress:
+            name = settings.model_dump_json()
+            if name not in started:
+                directory = tmp_path_factory.mktemp("egress")
+                started[name] = await stack.enter_async_context(process_in(directory, settings))
+            return started[name]
+
+        yield process
+
+
+def process_in(directory: Path, settings: EgressSettings | None = None) -> Egress:
+    return Egress(
+        settings or EgressSettings(),
+        authority=directory / "authority",
+        spool=directory / "spool",
+    )
+
+
+@pytest.fixture
+def world_of(
+    shared: Callable[[EgressSettings], Awaitable[Egress]],
+    upstream: Upstream,
+    upstream_authority: tuple[Authority, Path],
+    tmp_path: Path,
+) -> Worlds:
+    """Opens worlds; `own` is for those whose egress process must have seen nothing else."""
+
+    @contextlib.asynccontextmanager
+    async def opened(settings: EgressSettings, *, own: bool = False) -> AsyncIterator[World]:
+        async with contextlib.AsyncExitStack() as process, contextlib.AsyncExitStack() as stack:
+            if own:
+                egress = await process.enter_async_context(process_in(tmp_path, settings))
+            else:
+                egress = await shared(settings)
+            world = World(
+                egress=egress,
+                upstream=upstream,
+                upstream_pem=upstream_authority[1],
+                directory=tmp_path,
+                stack=stack,
+            )
+            await world.connect_credential()
+            yield world
+            await stack.aclose()
+            if not own:
+                for connection_id in world.connections:
+                    await egress.forget(connection_id)
+
+    return opened
+
+
+@pytest.fixture
+def redirected(upstream: Upstream, upstream_authority: tuple[Authority, Path]) -> EgressSettings:
+    return EgressSettings(redirect=f"127.0.0.1:{upstream.port}", upstream_ca=upstream_authority[1])
+
+
+@pytest.fixture
+async def world(world_of: Worlds, redirected: EgressSettings) -> AsyncIterator[World]:
+    async with world_of(redirected) as world:
+        yield world
+
+
+@pytest.fixture
+async def own_world(world_of: Worlds, redirected: EgressSettings) -> AsyncIterator[World]:
+    """For tests that look at the egress process itself, or end it."""
+    async with world_of(redirected, own=True) as world:
         yield world

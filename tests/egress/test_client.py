@@ -11,29 +11,16 @@ import pytest
 
 from polydev.config import EgressSettings
 from polydev.egress.channel import Channel, Message
-from polydev.egress.client import Egress
 from polydev.errors import EgressProblem
 from polydev.models.egress import EgressMode, Rule
 from polydev.secret import Secret
-from tests.egress.conftest import HOST, World, listener, policy
+from tests.egress.conftest import HOST, World, listener, policy, process_in
 
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
-def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
-    """The gateway runs on either event loop."""
-    return "asyncio", {"use_uvloop": request.param}
-
-
-def process_of(tmp_path: Path, settings: EgressSettings | None = None) -> Egress:
-    return Egress(
-        settings or EgressSettings(), authority=tmp_path / "authority", spool=tmp_path / "spool"
-    )
-
-
 async def test_it_leaves_no_process(tmp_path: Path) -> None:
-    async with process_of(tmp_path) as egress:
+    async with process_in(tmp_path) as egress:
         pid = egress.pid
         assert egress.authority_pem.read_bytes().startswith(b"-----BEGIN CERTIFICATE")
         assert (tmp_path / "spool").stat().st_mode & 0o777 == 0o700
@@ -43,9 +30,9 @@ async def test_it_leaves_no_process(tmp_path: Path) -> None:
 
 
 async def test_the_authority_stays_over_starts(tmp_path: Path) -> None:
-    async with process_of(tmp_path) as egress:
+    async with process_in(tmp_path) as egress:
         first = egress.authority_pem.read_bytes()
-    async with process_of(tmp_path) as egress:
+    async with process_in(tmp_path) as egress:
         assert egress.authority_pem.read_bytes() == first
 
 
@@ -54,14 +41,14 @@ async def test_secrets_of_the_gateways_environment_stay_there(
 ) -> None:
     monkeypatch.setenv("POLYDEV_MASTER_KEY", "made-up-master-key")
     monkeypatch.setenv("PYTHONPATH", "/made-up")
-    async with process_of(tmp_path) as egress:
+    async with process_in(tmp_path) as egress:
         environment = Path(f"/proc/{egress.pid}/environ").read_bytes()
         arguments = Path(f"/proc/{egress.pid}/cmdline").read_bytes()
     assert b"made-up" not in environment + arguments
 
 
 async def test_it_starts_lean(tmp_path: Path) -> None:
-    async with process_of(tmp_path) as egress:
+    async with process_in(tmp_path) as egress:
         maps = Path(f"/proc/{egress.pid}/maps").read_text()
     assert "sqlalchemy" not in maps
     code = (
@@ -83,7 +70,7 @@ async def test_an_authority_that_cannot_be_read_is_told(
     if content:
         pem.write_text(content)
     with pytest.raises(EgressProblem, match="upstream_ca"):
-        async with process_of(tmp_path, EgressSettings(upstream_ca=pem)):
+        async with process_in(tmp_path, EgressSettings(upstream_ca=pem)):
             pass
 
 
@@ -92,13 +79,13 @@ async def test_a_damaged_authority_is_told(tmp_path: Path) -> None:
     for name in ("ca.pem", "ca.key"):
         (tmp_path / "authority" / name).write_text("nonsense")
     with pytest.raises(EgressProblem):
-        async with process_of(tmp_path):
+        async with process_in(tmp_path):
             pass
 
 
-async def test_its_death_is_told_to_all_who_wait(world: World) -> None:
-    egress = world.egress
-    place = await world.place("unix")
+async def test_its_death_is_told_to_all_who_wait(own_world: World) -> None:
+    egress = own_world.egress
+    place = await own_world.place("unix")
     os.kill(egress.pid, signal.SIGSTOP)  # so that a request is surely waiting
     waiting = asyncio.create_task(egress.forget("c1"))
     await asyncio.sleep(0)
@@ -108,7 +95,7 @@ async def test_its_death_is_told_to_all_who_wait(world: World) -> None:
             await waiting
         await egress.exited.wait()
     with pytest.raises(EgressProblem):
-        await world.place("unix")
+        await own_world.place("unix")
     await place.binding.close()
 
 
@@ -127,16 +114,16 @@ async def test_a_policy_that_is_none_is_refused(world: World) -> None:
     assert (await (await world.place("tcp")).http.get("/echo")).status_code == 200
 
 
-async def test_a_bind_that_was_cancelled_leaves_no_listener(world: World) -> None:
-    descriptors = Path(f"/proc/{world.egress.pid}/fd")
+async def test_a_bind_that_was_cancelled_leaves_no_listener(own_world: World) -> None:
+    descriptors = Path(f"/proc/{own_world.egress.pid}/fd")
     # The first listener of a loop makes it keep a descriptor in reserve.
-    await (await world.place("unix")).binding.close()
+    await (await own_world.place("unix")).binding.close()
     before = len(list(descriptors.iterdir()))
-    path = world.directory / "cancelled.sock"
-    os.kill(world.egress.pid, signal.SIGSTOP)  # so that it is surely waited for
+    path = own_world.directory / "cancelled.sock"
+    os.kill(own_world.egress.pid, signal.SIGSTOP)  # so that it is surely waited for
     try:
         binding = asyncio.create_task(
-            world.egress.bind(
+            own_world.egress.bind(
                 connection_id="c1",
                 policy=policy(EgressMode.INJECT),
                 listeners=[listener(path)],
@@ -145,11 +132,11 @@ async def test_a_bind_that_was_cancelled_leaves_no_listener(world: World) -> Non
             )
         )
         async with asyncio.timeout(5):
-            while not world.egress._answers:
+            while not own_world.egress._answers:
                 await asyncio.sleep(0)
         binding.cancel()
     finally:
-        os.kill(world.egress.pid, signal.SIGCONT)
+        os.kill(own_world.egress.pid, signal.SIGCONT)
     async with asyncio.timeout(10):
         with pytest.raises(asyncio.CancelledError):
             await binding
@@ -157,27 +144,27 @@ async def test_a_bind_that_was_cancelled_leaves_no_listener(world: World) -> Non
             await asyncio.open_unix_connection(path)
         while len(list(descriptors.iterdir())) != before:
             await asyncio.sleep(0.01)
-    assert not world.egress._bindings
+    assert not own_world.egress._bindings
 
 
 async def test_a_bind_that_is_answered_late_leaves_no_listener(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    own_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = world.directory / "late.sock"
-    request = world.egress._request
+    path = own_world.directory / "late.sock"
+    request = own_world.egress._request
 
     async def impatient(message: Message, *args: Any, **kwargs: Any) -> None:
         if message["do"] == "bind":
-            os.kill(world.egress.pid, signal.SIGSTOP)
+            os.kill(own_world.egress.pid, signal.SIGSTOP)
             kwargs["seconds"] = 0.05
         else:
-            os.kill(world.egress.pid, signal.SIGCONT)
+            os.kill(own_world.egress.pid, signal.SIGCONT)
         await request(message, *args, **kwargs)
 
-    monkeypatch.setattr(world.egress, "_request", impatient)
+    monkeypatch.setattr(own_world.egress, "_request", impatient)
     async with asyncio.timeout(10):
         with pytest.raises(EgressProblem) as caught:
-            await world.egress.bind(
+            await own_world.egress.bind(
                 connection_id="c1",
                 policy=policy(EgressMode.INJECT),
                 listeners=[listener(path)],

@@ -28,6 +28,11 @@ async def place(
         assert upstream.connections <= len(place.proxy.asked)
 
 
+@pytest.fixture(params=list(WAYS))
+async def own_place(request: pytest.FixtureRequest, own_world: World) -> Place:
+    return await own_world.place(request.param)
+
+
 async def test_an_admitted_request_is_answered(place: Place, upstream: Upstream) -> None:
     answer = await place.http.post("/echo?beta=true", content=b"hello")
     assert answer.status_code == 200
@@ -51,7 +56,7 @@ async def test_chunks_arrive_as_they_are_sent(place: Place, upstream: Upstream) 
 
 @pytest.mark.slow
 async def test_bodies_of_both_directions_pass_in_constant_memory(
-    place: Place, world: World, upstream: Upstream
+    own_place: Place, own_world: World, upstream: Upstream
 ) -> None:
     block = bytes(range(256)) * 256
 
@@ -59,29 +64,29 @@ async def test_bodies_of_both_directions_pass_in_constant_memory(
         for _ in range(BIG // len(block)):
             yield block
 
-    await place.http.post("/echo", content=b"warm")
-    before = _peak_bytes(world.egress.pid)
-    answer = await place.http.post("/echo", content=blocks())
+    await own_place.http.post("/echo", content=b"warm")
+    before = _peak_bytes(own_world.egress.pid)
+    answer = await own_place.http.post("/echo", content=blocks())
     expected = hashlib.sha256(block * (BIG // len(block))).hexdigest()
     assert (answer.json()["bytes"], answer.json()["sha256"]) == (BIG, expected)
     digest = hashlib.sha256()
-    async with place.http.stream("GET", f"/big/{BIG}") as download:
+    async with own_place.http.stream("GET", f"/big/{BIG}") as download:
         async for chunk in download.aiter_raw():
             digest.update(chunk)
     assert digest.hexdigest() == expected
-    assert _peak_bytes(world.egress.pid) - before < 16 * 2**20
+    assert _peak_bytes(own_world.egress.pid) - before < 16 * 2**20
 
 
-async def test_a_slow_reader_holds_the_provider_back(place: Place, world: World) -> None:
-    before = _peak_bytes(world.egress.pid)
-    reader, writer = await place.raw()
+async def test_a_slow_reader_holds_the_provider_back(own_place: Place, own_world: World) -> None:
+    before = _peak_bytes(own_world.egress.pid)
+    reader, writer = await own_place.raw()
     writer.write(f"GET /big/{BIG} HTTP/1.1\r\nHost: {HOST}\r\n{OURS}\r\n".encode())
     taken = 0
     async with asyncio.timeout(20):
         while taken < BIG:
             taken += len(await reader.read(4096 if taken < 2**20 else 2**20))
     writer.close()
-    assert _peak_bytes(world.egress.pid) - before < 16 * 2**20
+    assert _peak_bytes(own_world.egress.pid) - before < 16 * 2**20
 
 
 async def test_the_sandbox_going_away_aborts_the_request(place: Place, upstream: Upstream) -> None:

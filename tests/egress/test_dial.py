@@ -1,9 +1,7 @@
 """Where egress connects to, and where it does not."""
 
 import asyncio
-import contextlib
 import socket
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +10,10 @@ import pytest
 from polydev.authority import Authority
 from polydev.config import EgressSettings
 from polydev.egress.addresses import is_public
-from polydev.egress.client import Egress
 from polydev.egress.dial import Dialer
 from polydev.egress.refusal import Refused
 from polydev.models.egress import EgressMode, EgressPolicy, Rule
-from tests.egress.conftest import HOST, OURS, SENTINEL, Place, World, policy
+from tests.egress.conftest import HOST, OURS, SENTINEL, Place, World, Worlds, policy
 from tests.egress.upstream import Upstream
 
 pytestmark = pytest.mark.anyio
@@ -43,28 +40,13 @@ def test_public_addresses_are_known(address: str) -> None:
     assert is_public(address)
 
 
-@contextlib.asynccontextmanager
-async def world_of(
-    settings: EgressSettings, tmp_path: Path, upstream: Upstream, pem: Path
-) -> AsyncIterator[World]:
-    async with contextlib.AsyncExitStack() as stack:
-        egress = Egress(settings, authority=tmp_path / "authority", spool=tmp_path / "spool")
-        await stack.enter_async_context(egress)
-        world = World(
-            egress=egress, upstream=upstream, upstream_pem=pem, directory=tmp_path, stack=stack
-        )
-        await world.connect_credential()
-        yield world
-
-
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "169.254.169.254", "10.0.0.1"])
 @pytest.mark.parametrize("way", ["tcp", "tunnel"])
 async def test_without_a_redirect_private_addresses_are_refused(
-    tmp_path: Path, upstream: Upstream, host: str, way: str
+    world_of: Worlds, host: str, way: str
 ) -> None:
     rules = (Rule(method="GET", host=host, path="/.*"),)
-    async with world_of(EgressSettings(), tmp_path, upstream, tmp_path) as world:
-        world.upstream_pem = world.egress.authority_pem  # never used: nothing is reached
+    async with world_of(EgressSettings()) as world:
         mode = EgressMode.TUNNEL if way == "tunnel" else EgressMode.INJECT
         place = await world.place(way, policy=policy(mode, rules=rules, plain_host=host))
         reader, writer = await place.bare()
@@ -102,7 +84,7 @@ async def test_a_browser_is_refused_what_is_not_public_even_with_a_redirect(
 
 
 async def test_a_browser_is_refused_a_name_that_leads_to_a_private_address(
-    tmp_path: Path, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     dialer = Dialer()
     loop = asyncio.get_running_loop()
@@ -123,8 +105,8 @@ async def _connect(place: Place, target: str) -> bytes:
     return answer
 
 
-async def test_a_name_that_does_not_resolve_is_told(tmp_path: Path, upstream: Upstream) -> None:
-    async with world_of(EgressSettings(), tmp_path, upstream, tmp_path) as world:
+async def test_a_name_that_does_not_resolve_is_told(world_of: Worlds) -> None:
+    async with world_of(EgressSettings()) as world:
         place = await world.place("tcp")
         answer = await place.http.get("/echo")
         assert answer.status_code in (502, 504)
@@ -132,12 +114,12 @@ async def test_a_name_that_does_not_resolve_is_told(tmp_path: Path, upstream: Up
 
 
 async def test_a_certificate_of_another_authority_is_not_trusted(
-    tmp_path: Path, upstream: Upstream
+    tmp_path: Path, upstream: Upstream, world_of: Worlds
 ) -> None:
     other = tmp_path / "other"
     Authority.load_or_create(other, "somebody else")
     settings = EgressSettings(redirect=f"127.0.0.1:{upstream.port}", upstream_ca=other / "ca.pem")
-    async with world_of(settings, tmp_path, upstream, tmp_path) as world:
+    async with world_of(settings, own=True) as world:
         place = await world.place("tcp")
         answer = await place.http.get("/echo")
         assert answer.status_code == 502
@@ -158,15 +140,14 @@ async def test_a_certificate_for_another_name_is_not_trusted(
 
 @pytest.mark.parametrize("way", ["tcp", "tunnel"])
 async def test_nobody_listening_is_told(
-    tmp_path: Path,
-    upstream: Upstream,
+    world_of: Worlds,
     upstream_authority: tuple[Authority, Path],
     way: str,
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     settings = EgressSettings(redirect=f"127.0.0.1:{port}", upstream_ca=upstream_authority[1])
-    async with world_of(settings, tmp_path, upstream, upstream_authority[1]) as world:
+    async with world_of(settings, own=True) as world:
         place = await world.place(way)
         reader, writer = await place.bare()
         line = f"CONNECT {HOST}:443" if way == "tunnel" else "GET /echo"

@@ -22,10 +22,10 @@ from polydev.egress.refusal import ProxyFailed, Refused
 from polydev.errors import EgressProblem
 from polydev.models.egress import EgressMode, Exchange, Rule
 from polydev.models.proxies import Proxy
-from tests.egress.conftest import HOST, OTHER_HOST, World, policy, proxy_at
+from tests.egress.conftest import HOST, OTHER_HOST, World, Worlds, policy, proxy_at
 from tests.egress.proxying import ADDS, BABBLES, HANGS, LEAVES, REFUSES, LittleProxy
-from tests.egress.test_dial import PRIVATE, world_of
-from tests.egress.upstream import Upstream
+from tests.egress.test_dial import PRIVATE
+from tests.egress.upstream import Front, Upstream
 
 pytestmark = pytest.mark.anyio
 
@@ -36,12 +36,10 @@ NOWHERE = "nowhere.provider.test:443"
 
 
 @pytest.fixture
-async def far(
-    upstream: Upstream, upstream_authority: tuple[Authority, Path], tmp_path: Path
-) -> AsyncIterator[World]:
+async def far(world_of: Worlds, upstream_authority: tuple[Authority, Path]) -> AsyncIterator[World]:
     """A world whose upstream is out of reach but for a proxy that knows where it is."""
     settings = EgressSettings(redirect=NOWHERE, upstream_ca=upstream_authority[1])
-    async with world_of(settings, tmp_path, upstream, upstream_authority[1]) as world:
+    async with world_of(settings) as world:
         yield world
 
 
@@ -93,16 +91,16 @@ async def test_requests_leave_through_the_proxy(
 @pytest.mark.parametrize("redirect", ["127.0.0.1:{}", "[::1]:{}", "localhost:{}"])
 @pytest.mark.parametrize("kind", ["http", "socks5"])
 async def test_the_proxy_is_asked_for_the_redirect_however_it_is_written(
+    world_of: Worlds,
     upstream: Upstream,
     upstream_authority: tuple[Authority, Path],
-    tmp_path: Path,
     kind: str,
     redirect: str,
 ) -> None:
     settings = EgressSettings(
         redirect=redirect.format(upstream.port), upstream_ca=upstream_authority[1]
     )
-    async with world_of(settings, tmp_path, upstream, upstream_authority[1]) as world:
+    async with world_of(settings) as world:
         async with little(world, kind) as proxy:
             place = await world.place("tcp", proxy=proxy_at(proxy.address))
             assert (await place.http.get("/echo")).status_code == 200
@@ -119,14 +117,13 @@ async def test_the_proxy_is_asked_for_the_redirect_however_it_is_written(
 @pytest.mark.parametrize("way", ["tcp", "tunnel"])
 @pytest.mark.parametrize("kind", ["http", "socks5"])
 async def test_without_a_redirect_the_name_goes_to_the_proxy_unresolved(
-    upstream: Upstream,
+    world_of: Worlds,
     upstream_authority: tuple[Authority, Path],
-    tmp_path: Path,
     kind: str,
     way: str,
 ) -> None:
     settings = EgressSettings(upstream_ca=upstream_authority[1])
-    async with world_of(settings, tmp_path, upstream, upstream_authority[1]) as world:
+    async with world_of(settings) as world:
         async with little(world, kind) as proxy:
             place = await world.place(way, proxy=proxy_at(proxy.address))
             assert (await place.http.get("/echo")).status_code == 200
@@ -136,10 +133,9 @@ async def test_without_a_redirect_the_name_goes_to_the_proxy_unresolved(
 @pytest.mark.parametrize("host", ["127.0.0.1", "10.0.0.1", "169.254.169.254", "127.1", "localhost"])
 @pytest.mark.parametrize("way", ["tcp", "tunnel"])
 async def test_a_proxy_is_never_asked_for_a_private_address(
-    upstream: Upstream, tmp_path: Path, host: str, way: str
+    world_of: Worlds, host: str, way: str
 ) -> None:
-    async with world_of(EgressSettings(), tmp_path, upstream, tmp_path) as world:
-        world.upstream_pem = world.egress.authority_pem  # never used: nothing is reached
+    async with world_of(EgressSettings()) as world:
         async with little(world, "http") as proxy:
             mode = EgressMode.TUNNEL if way == "tunnel" else EgressMode.INJECT
             rules = (Rule(method="GET", host=host, path="/.*"),)
@@ -224,10 +220,11 @@ async def test_a_proxy_whose_certificate_is_not_trusted_is_named(
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_proxy_cannot_stand_in_for_the_provider(
-    far: World, tmp_path: Path, kind: str
+    far: World, upstream_authority: tuple[Authority, Path], kind: str
 ) -> None:
     """What it connects to shows a certificate that is good, and another's."""
-    async with Upstream(authority=far.upstream.authority, hosts=(OTHER_HOST,)) as other:
+    front = Front(authority=upstream_authority[0], hosts=(OTHER_HOST,))
+    async with front, Upstream(front) as other:
         async with far.proxy(kind, target=("127.0.0.1", other.port)) as proxy:
             exchange = await failed(far, proxy_at(proxy.address))
             assert f"certificate shown for {HOST}" in exchange.unreachable

@@ -25,9 +25,9 @@ URL = f"http://{OTHER_HOST}/token"
 
 
 @pytest.fixture
-async def keeper(world: World) -> Place:
+async def keeper(own_world: World) -> Place:
     """A keeper's sandbox whose CLI asks the token endpoint in plain HTTP."""
-    return await world.place("unix", plain_host=OTHER_HOST)
+    return await own_world.place("unix", plain_host=OTHER_HOST)
 
 
 async def sealed(binding: Binding) -> None:
@@ -55,7 +55,7 @@ def answer_in(path: Path) -> dict[str, str]:
 
 
 async def test_the_answer_is_sealed_before_the_sandbox_has_it(
-    keeper: Place, upstream: Upstream, world: World
+    keeper: Place, upstream: Upstream, own_world: World
 ) -> None:
     upstream.gate.set()
     answer = await keeper.http.post(
@@ -70,7 +70,7 @@ async def test_the_answer_is_sealed_before_the_sandbox_has_it(
     raw = keeper.binding.spool_path.read_bytes()
     assert b"made-up" not in raw
     assert keeper.binding.spool_path.stat().st_mode & 0o777 == 0o600
-    assert [path.name for path in (world.directory / "spool").iterdir()] == [
+    assert [path.name for path in (own_world.directory / "spool").iterdir()] == [
         keeper.binding.spool_path.name
     ]
     keeper.binding.discard_sealed()
@@ -162,11 +162,11 @@ async def test_the_answer_is_kept_when_the_gateway_is_killed(
 
 
 async def test_signals_to_the_group_do_not_end_egress(
-    keeper: Place, upstream: Upstream, world: World
+    keeper: Place, upstream: Upstream, own_world: World
 ) -> None:
     await ask_and_leave(keeper, upstream)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        os.kill(world.egress.pid, number)
+        os.kill(own_world.egress.pid, number)
     upstream.gate.set()
     await sealed(keeper.binding)
 
@@ -201,9 +201,9 @@ async def test_a_refusal_is_kept_until_a_success_comes(keeper: Place, upstream: 
 
 @pytest.mark.slow
 async def test_a_disk_that_takes_nothing_costs_no_login(
-    keeper: Place, upstream: Upstream, world: World
+    keeper: Place, upstream: Upstream, own_world: World
 ) -> None:
-    (world.directory / "spool").rmdir()
+    (own_world.directory / "spool").rmdir()
     upstream.gate.set()
     with capture_logs() as logs:
         answer = await keeper.http.post("/token", content=b"{}")
@@ -216,16 +216,16 @@ async def test_a_disk_that_takes_nothing_costs_no_login(
 
 
 async def test_a_disk_that_recovers_keeps_the_answer(
-    keeper: Place, upstream: Upstream, world: World
+    keeper: Place, upstream: Upstream, own_world: World
 ) -> None:
-    spool = world.directory / "spool"
-    spool.rename(world.directory / "away")
+    spool = own_world.directory / "spool"
+    spool.rename(own_world.directory / "away")
     asking = asyncio.create_task(keeper.http.post("/token", content=b"{}"))
     upstream.gate.set()
     async with asyncio.timeout(5):
         while not upstream.answers:
             await asyncio.sleep(0.01)
-    (world.directory / "away").rename(spool)
+    (own_world.directory / "away").rename(spool)
     assert (await asking).json() == TOKENS
     assert answer_in(keeper.binding.spool_path) == TOKENS
 

@@ -29,20 +29,14 @@ class Seen:
 
 
 @dataclass
-class Upstream:
-    """`gate` holds answers of /gated and /token back; `closed` counts connections that ended."""
+class Front:
+    """A port for as long as it is open; what connects to it is served by `behind`."""
 
     authority: Authority
     hosts: tuple[str, ...]
-    seen: list[Seen] = field(default_factory=list)
-    gate: asyncio.Event = field(default_factory=asyncio.Event)
-    arrived: asyncio.Event = field(default_factory=asyncio.Event)
-    closed: asyncio.Event = field(default_factory=asyncio.Event)
-    connections: int = 0
-    answers: int = 0
+    behind: "Upstream | None" = None
     port: int = 0
     _server: asyncio.Server | None = None
-    _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
     async def __aenter__(self) -> Self:
         context = self.authority.server_context(*self.hosts)
@@ -53,11 +47,45 @@ class Upstream:
     async def __aexit__(self, *_: object) -> None:
         assert self._server
         self._server.close()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.behind is None:
+            writer.transport.abort()
+        else:
+            await self.behind.accept(reader, writer)
+
+
+@dataclass
+class Upstream:
+    """What one test has behind a front.
+
+    `gate` holds answers of /gated and /token back; `closed` is set when a connection ended.
+    """
+
+    front: Front
+    seen: list[Seen] = field(default_factory=list)
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    closed: asyncio.Event = field(default_factory=asyncio.Event)
+    connections: int = 0
+    answers: int = 0
+    _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    @property
+    def port(self) -> int:
+        return self.front.port
+
+    async def __aenter__(self) -> Self:
+        self.front.behind = self
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.front.behind = None
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task
         self._tasks.add(task)

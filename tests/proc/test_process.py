@@ -35,7 +35,7 @@ def is_there(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
 
 
-async def test_lines_go_in_and_come_out(anyio_backend):
+async def test_lines_go_in_and_come_out():
     process = await start(faults.echo())
     await process.send([b"one", b"two", "drei ü".encode()])
     process.close_stdin()

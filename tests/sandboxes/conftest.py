@@ -4,23 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import uvloop
 
 from polydev.models.places import Launch
 from polydev.proc import Process
 from polydev.sandboxes import Bubblewrap, Sandbox, Sandboxes, Unprotected
 
 KINDS: dict[str, Any] = {"bubblewrap": Bubblewrap, "none": Unprotected}
-
-
-@pytest.fixture(
-    params=[
-        pytest.param(("asyncio", {"loop_factory": asyncio.new_event_loop}), id="asyncio"),
-        pytest.param(("asyncio", {"loop_factory": uvloop.new_event_loop}), id="uvloop"),
-    ]
-)
-def anyio_backend(request):
-    return request.param
 
 
 @pytest.fixture

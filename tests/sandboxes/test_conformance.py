@@ -284,7 +284,6 @@ asyncio.run(main())
 @pytest.mark.parametrize(
     "argv", [faults.hangs(), faults.leaves_grandchildren()], ids=["hangs", "grandchildren"]
 )
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_a_killed_gateway_leaves_no_cli_and_reap_the_rest(kind, machine, argv):
     mark = uuid.uuid4().hex
     gateway = await asyncio.create_subprocess_exec(
@@ -341,7 +340,7 @@ async def test_reap_removes_what_cannot_be_entered(sandboxes, machine):
     assert (machine / "programs" / "node_modules").exists()
 
 
-async def test_a_directory_that_cannot_be_used_is_said(kind, machine, anyio_backend):
+async def test_a_directory_that_cannot_be_used_is_said(kind, machine):
     (machine / "sandboxes").write_text("a file in its place")
     with pytest.raises(SandboxUnavailable) as failure:
         async with make(kind, machine):

@@ -88,7 +88,7 @@ def test_the_kernels_switches_are_read(tmp_path):
 
 
 @pytest.mark.anyio
-async def test_this_machine_can(anyio_backend):
+async def test_this_machine_can():
     found = await probe()
     assert found.ok, found
     assert found.version.count(".") == 2
@@ -101,7 +101,7 @@ def _fake_bwrap(directory: Path, script: str) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_missing_or_old_one_is_said(anyio_backend, tmp_path, monkeypatch):
+async def test_a_missing_or_old_one_is_said(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     missing = await probe()
     assert (missing.ok, missing.reason) == (False, "bubblewrap_missing")
@@ -119,7 +119,7 @@ async def test_a_missing_or_old_one_is_said(anyio_backend, tmp_path, monkeypatch
 
 
 @pytest.mark.anyio
-async def test_one_that_is_not_permitted_is_said(anyio_backend, tmp_path, monkeypatch):
+async def test_one_that_is_not_permitted_is_said(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     words = "bwrap: Creating new namespace failed: Operation not permitted"
     _fake_bwrap(

@@ -9,11 +9,6 @@ from polydev.sim import Simulator
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def sim(tmp_path: Path) -> AsyncIterator[Simulator]:
     async with Simulator(tmp_path / "sim") as simulator:
         yield simulator

@@ -19,11 +19,6 @@ __all__ = ["postgres_cluster", "postgres_url"]
 NOW = dt.datetime(2026, 3, 1, 12, 30, 15, 123456, tzinfo=dt.UTC)
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(params=["sqlite", "postgresql"])
 def settings(request: pytest.FixtureRequest) -> StoreSettings:
     if request.param == "sqlite":

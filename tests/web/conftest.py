@@ -21,7 +21,6 @@ from polydev.core.programs import BROWSER_PARTS
 from polydev.sim import Simulator
 from tests.e2e.conftest import (
     House,
-    anyio_backend,
     house,
     open_house,
     programs,
@@ -30,7 +29,7 @@ from tests.e2e.conftest import (
 )
 from tests.e2e.gateway import ANSWER_SECONDS, Gateway, Person
 
-__all__ = ["anyio_backend", "house", "programs", "scripted_programs", "sim"]
+__all__ = ["house", "programs", "scripted_programs", "sim"]
 
 SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
 ABSENT = "absent"  # for a header that is not sent
@@ -146,7 +145,7 @@ class Views(Protocol):
 
 
 @pytest.fixture(scope="session")
-async def browser(anyio_backend: str, sim: Simulator) -> AsyncIterator[Browser]:
+async def browser(anyio_backend: object, sim: Simulator) -> AsyncIterator[Browser]:
     """To it every name is the simulator's, but for this machine's own."""
     executable = shutil.which("chromium")
     if executable is None:
