@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Locator, Page, expect
+from playwright.async_api import Locator, Page, Route, expect
 
 from polydev.sim import Simulator
 from polydev.sim.control import credential_of
@@ -171,7 +171,23 @@ async def test_runs_are_followed_without_a_reload(scripted_house: House, view: V
         await expect(row.get_by_text("cancelled", exact=True)).to_be_visible()
         assert await page.evaluate("window.sameDocument")
 
-        run = await submit(http, model="claude", prompt=drip(HOSTILE, *["."] * 600))
+        # What changes while the mouse is pressed takes no click away.
+        pressed = asyncio.Event()
+
+        async def late(route: Route) -> None:
+            await pressed.wait()
+            await route.continue_()
+
+        await page.route("**/runs/list", late)
+        async with page.expect_response("**/runs/list"):
+            old, run = run, await submit(http, model="claude", prompt=drip(HOSTILE, *["."] * 600))
+            await page.locator(f"#{old}").hover()
+            await page.mouse.down()
+            pressed.set()
+        await page.mouse.up()
+        await page.wait_for_url(f"**/runs/{old}")
+        await seen.open("/runs")
+
         await page.locator(f"#{run}").click()
         await page.wait_for_url(f"**/runs/{run}")
         await expect(page.locator("#events")).to_contain_text(HOSTILE)

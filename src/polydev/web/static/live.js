@@ -1,6 +1,7 @@
 // Keeps the page true: hears which topics changed, and has the parts that show them fetched again
 // (they wait for the event `live-TOPIC` on the body). While a question is open nothing is exchanged
-// under it. A hidden page lets go of its connection, for a browser has few of them, and fetches
+// under it, nor while a button of the mouse is down: a click ends where it began, or is none.
+// A hidden page lets go of its connection, for a browser has few of them, and fetches
 // everything when it is seen again; so does one that had lost the gateway.
 
 const AGAIN_MS = 2000;
@@ -10,13 +11,15 @@ const waiting = new Set();
 let source = null;
 let missed = true; // what changed since the page was rendered and before it listens
 
-function asking() {
-  return document.querySelector("dialog[open]") !== null;
+let pressed = false;
+
+function held() {
+  return pressed || document.querySelector("dialog[open]") !== null;
 }
 
 function changed(topics) {
   for (const topic of topics) waiting.add(topic);
-  if (asking()) return;
+  if (held()) return;
   for (const topic of waiting) document.body.dispatchEvent(new CustomEvent(`live-${topic}`));
   waiting.clear();
 }
@@ -59,7 +62,7 @@ const latest = new WeakMap();
 document.body.addEventListener("htmx:beforeSwap", (event) => {
   const { target, serverResponse, xhr } = event.detail;
   if (xhr.status !== 200 || !target.matches("[hx-get]")) return;
-  if (asking()) {
+  if (held()) {
     event.detail.shouldSwap = false;
     for (const topic of TOPICS) waiting.add(topic);
     return;
@@ -75,7 +78,15 @@ function isTypedIn(target, response) {
   return [...fields].some((field) => field.value && response.includes(`id="${field.id}"`));
 }
 
+function release() {
+  pressed = false;
+  setTimeout(() => changed([])); // the click itself comes after this
+}
+
 document.addEventListener("unheld", () => changed([]));
+document.addEventListener("pointerdown", () => (pressed = true), true);
+for (const end of ["pointerup", "pointercancel", "dragend"]) document.addEventListener(end, release, true);
+window.addEventListener("blur", release);
 document.addEventListener("visibilitychange", () => (document.hidden ? close() : open()));
 window.addEventListener("pagehide", close);
 window.addEventListener("pageshow", () => document.hidden || open());
