@@ -7,6 +7,8 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
+# One more than there are cores, for tests wait as much as they compute; more than four help little.
+WORKERS := $(shell n=$$(( $$(getconf _NPROCESSORS_ONLN) + 1 )); echo $$(( n > 4 ? 4 : n )))
 # What src/polydev/desktop/packages.py names; a test holds the two alike.
 DESKTOP := adwaita-icon-theme dbus-daemon firefox-esr fonts-dejavu-core fonts-noto-cjk \
   tigervnc-standalone-server wmctrl x11-utils x11-xserver-utils xdotool xfce4-panel \
@@ -26,10 +28,10 @@ up: .venv/installed programs ## Start the real thing on 127.0.0.1:8484
 	@exec $(BIN)/polydev up
 
 check: .venv/installed lint ## The fast half of the tests, about a minute
-	$(BIN)/pytest -n auto --dist worksteal -m "not slow and not real"
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not slow and not real"
 
 test: setup lint ## Everything that CI runs
-	$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal
 
 lint: .venv/installed
 	$(BIN)/ruff format --check

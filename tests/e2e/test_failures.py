@@ -55,6 +55,7 @@ async def test_a_limit_that_is_reached_says_when_it_opens(subscription: Subscrip
     assert 2800 < int(other.response.headers["retry-after"]) <= 3100
 
 
+@pytest.mark.providers("claude")
 async def test_a_connection_that_is_limited_stays_active(subscription: Subscription, house: House):
     subscription.turn(limit_reached=True)
     await _openai_error(subscription.person, subscription.provider)
@@ -211,6 +212,7 @@ async def test_a_client_that_goes_away_cancels_its_run(
     assert events[-1]["reason"] == "cancelled"
 
 
+@pytest.mark.providers("codex")
 async def test_a_native_run_goes_on_without_its_client(subscription: Subscription):
     subscription.turn(pace_seconds=0.02)
     client = subscription.person.http()

@@ -120,6 +120,7 @@ async def test_200_runs_on_a_token_that_has_just_expired_refresh_it_once(
     await ada.close()
 
 
+@pytest.mark.providers("codex")
 async def test_a_caller_who_leaves_in_the_middle_of_a_refresh_costs_nothing(
     subscription: Subscription,
 ):
