@@ -229,8 +229,10 @@ async def running_gateway(settings: Settings) -> AsyncIterator[Gateway]:
             ),
             desktops=desktops,
             proxies=proxies,
+            publish=notices.publish,
             settings=settings.logins,
         )
+        accounts.when_disabled(logins.cancel_all)
         await stack.enter_async_context(logins)
         yield Gateway(
             settings=settings,

@@ -102,7 +102,14 @@ async def test_a_disabled_user_is_signed_out_everywhere(
 ):
     token = await sign_ins.redeem(sign_ins.open_link(user))
     link = sign_ins.open_link(user)
-    await Accounts(store, KeySettings()).disable_user("ada")
+    accounts, ended = Accounts(store, KeySettings()), []
+
+    async def end(user_id: str) -> None:
+        ended.append(user_id)
+
+    accounts.when_disabled(end)
+    await accounts.disable_user("ada")
+    assert ended == [user.id]
     assert await hashes(store) == []
     for attempt in (sign_ins.who(token), sign_ins.redeem(link)):
         with pytest.raises(NotSignedIn):

@@ -202,7 +202,13 @@ class Gateway:
         return str(answer.json()["key"])
 
     async def connect(
-        self, person: "Person", provider: str, credential: bytes, *, follow: Path | None = None
+        self,
+        person: "Person",
+        provider: str,
+        credential: bytes,
+        *,
+        follow: Path | None = None,
+        proxy: str | None = None,
     ) -> httpx.Response:
         file = provider_named(provider).credential_file
         return await self.owner(
@@ -214,6 +220,7 @@ class Gateway:
                 "files": {str(file): base64.b64encode(credential).decode()},
                 "ownership": "follow" if follow else "take",
                 "source": str(follow) if follow else None,
+                "proxy": proxy,
             },
         )
 

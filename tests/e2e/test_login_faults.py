@@ -136,13 +136,17 @@ async def test_a_log_keeps_its_beginning_its_states_and_its_end(sim: Simulator, 
     )
     settings = load_settings(data=tmp_path / "data")
     async with Store.open(settings.store, settings.data) as store:
-        active = ActiveLogin(login, store, proxy=None, renews=None)
+        told: list[int] = []
+        active = ActiveLogin(
+            login, store, proxy=None, renews=None, on_note=lambda: told.append(len(active.lines))
+        )
         for number in range(500):
             active.note(f"line {number}")
             if number == 150:
                 await active.to(LoginState.STARTING, "sk-ant-oat01-made-up-token " * 100)
         active.note("→ connected: a CLI's own words")
         texts = [line.text for line in active.lines]
+    assert told[:3] == [1, 2, 3]
     assert len(texts) == 200
     assert texts[0] == "line 0"
     assert texts[-2:] == ["line 499", "connected: a CLI's own words"]

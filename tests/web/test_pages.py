@@ -16,6 +16,7 @@ from tests.e2e.conftest import House, NewGateway
 from tests.e2e.conftest import new_gateway as new_gateway
 from tests.e2e.events import submit
 from tests.e2e.gateway import MARKER
+from tests.egress.proxying import LittleProxy
 from tests.web.conftest import PHONE, View, Views
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real]
@@ -201,6 +202,29 @@ async def test_runs_are_followed_without_a_reload(scripted_house: House, view: V
         await expect(page.locator("#events")).to_contain_text("run.finished")
         await expect(page.get_by_role("button", name="Cancel")).to_have_count(0)
         await seen.shot("cancelled")
+
+
+async def test_a_connections_proxy_is_shown_without_its_login(
+    scripted_house: House, sim: Simulator, view: Views
+):
+    person = await scripted_house.person("via")
+    credential = credential_of(sim.world, sim.world.create_account("claude"), None)
+    host, _, port = sim.redirect.rpartition(":")
+    login = ("made-up-user", "made-up-password")
+    async with (
+        LittleProxy("http", login=login, target=(host, int(port))) as proxy,
+        view(scripted_house.gateway, person) as seen,
+    ):
+        answer = await scripted_house.gateway.connect(
+            person, "claude", credential.encode(), proxy=proxy.address
+        )
+        assert answer.status_code == 201, answer.text
+        await seen.open("/connections")
+        card = seen.page.get_by_role("article", name="Claude")
+        await expect(card).to_contain_text(f"http://127.0.0.1:{proxy.port}")
+        for secret in login:
+            await expect(seen.page.locator("body")).not_to_contain_text(secret)
+        await seen.shot("proxy")
 
 
 async def test_a_key_is_made_used_and_revoked(scripted_house: House, view: Views):

@@ -1,5 +1,7 @@
 """Over HTTP, without a browser's help: what the dashboard refuses."""
 
+import asyncio
+import json
 import re
 from collections.abc import AsyncIterator
 from typing import Any
@@ -10,6 +12,7 @@ import pytest
 from polydev.web.app import PAGES, paths_of
 from polydev.web.guard import CSRF_FIELD
 from tests.e2e.conftest import House
+from tests.e2e.events import submit
 from tests.e2e.gateway import MARKER, Gateway
 from tests.web.conftest import ABSENT, Client, link_for, signed_in
 
@@ -176,6 +179,20 @@ async def test_signing_out_ends_it(client: Client):
     assert dict(client.http.cookies) == {}
     client.http.cookies.update(cookie)
     assert (await client.get("/connections")).status_code == 401
+
+
+async def test_signing_out_ends_what_is_followed(scripted_house: House):
+    person = await scripted_house.person("leaver", "claude")
+    drip = json.dumps({"do": "drip", "pieces": ["."] * 600, "seconds": 0.1})
+    run = await submit(person.http(), model="claude", prompt=drip)
+    async with signed_in(scripted_house.gateway, person.name) as client:
+        async with client.http.stream("GET", f"/runs/{run}/events") as events:
+            lines = events.aiter_lines()
+            assert await anext(lines)
+            await client.post("/sign-out")
+            async with asyncio.timeout(20):  # of the minute that the run takes
+                assert all(["run.finished" not in line async for line in lines])
+    assert (await person.http().delete(f"/v1/runs/{run}")).status_code == 200
 
 
 async def test_a_disabled_user_is_signed_out(scripted_house: House):

@@ -109,9 +109,7 @@ async def add_user(body: UserName, services: ServicesDependency) -> UserRecord:
 
 @router.post("/users/{name}/disable")
 async def disable_user(name: str, services: ServicesDependency) -> UserRecord:
-    disabled = await services.accounts.disable_user(name)
-    await services.logins.cancel_all(disabled.id)
-    return _user(disabled)
+    return _user(await services.accounts.disable_user(name))
 
 
 @router.get("/keys")

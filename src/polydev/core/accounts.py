@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import secrets
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from polydev.config import KeySettings
@@ -28,6 +29,11 @@ class Accounts:
         self._store = store
         self._settings = settings
         self._known: dict[str, tuple[float, Caller]] = {}
+        self._enders: list[Callable[[str], Awaitable[None]]] = []
+
+    def when_disabled(self, end: Callable[[str], Awaitable[None]]) -> None:
+        """Has `end` called with the id of each user who is disabled from now on."""
+        self._enders.append(end)
 
     async def first_user(self) -> User:
         """The first user, made when there is none."""
@@ -59,11 +65,16 @@ class Accounts:
         return user
 
     async def disable_user(self, name: str) -> User:
-        """From now on none of the user's keys is accepted, and no browser signed in as them."""
+        """From now on none of the user's keys is accepted, and no browser signed in as them.
+
+        What they had under way is ended where `when_disabled` says so.
+        """
         user = await self.user_named(name)
         disabled = await self._store.users.set_state(user.id, UserState.DISABLED)
         await self._store.sign_ins.remove_of(user.id)
         self._known.clear()
+        for end in self._enders:
+            await end(user.id)
         return disabled
 
     async def create_key(

@@ -1,7 +1,7 @@
 """A login under way, in memory: its record, its log, and who is told of changes."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -27,11 +27,18 @@ _MESSAGE_CHARACTERS = 1000
 class ActiveLogin:
     """proxy: what its owner said that it leaves by; route: what it does leave by, once known.
 
-    renews: the connection in whose place the new one is to come.
+    renews: the connection in whose place the new one is to come. on_note: called when the log has
+    another line, between changes of state.
     """
 
     def __init__(
-        self, login: Login, store: Store, *, proxy: Secret[str] | None, renews: str | None
+        self,
+        login: Login,
+        store: Store,
+        *,
+        proxy: Secret[str] | None,
+        renews: str | None,
+        on_note: Callable[[], None],
     ) -> None:
         self.login = login
         self.proxy = proxy
@@ -42,6 +49,7 @@ class ActiveLogin:
         self.task: asyncio.Task[None] | None = None
         self.stopping = False  # the gateway ends, and the login with it
         self._store = store
+        self._on_note = on_note
         self._changed = asyncio.Event()
         self._begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -73,6 +81,7 @@ class ActiveLogin:
 
     def note(self, text: str) -> None:
         self._add(text.lstrip(STATE_MARK))
+        self._on_note()
 
     def _add(self, text: str) -> None:
         line = mask_tokens(text)[:_LINE_CHARACTERS]

@@ -6,6 +6,7 @@ file holds a login. Whoever calls bounds the whole.
 
 import asyncio
 from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -71,6 +72,19 @@ class Attempt(Protocol):
         """What keeps it from the provider at the moment, when something does."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AttemptOrder:
+    """What an attempt with the provider's CLI is made from. proxy: None to leave directly."""
+
+    login_id: str
+    provider: Provider
+    way: LoginWay
+    programs: Programs
+    egress: Egress
+    proxy: Proxy | None
+    progress: Progress
+
+
 class KeyAttempt:
     """A key in place of a login: waits until it is pasted."""
 
@@ -103,28 +117,15 @@ class KeyAttempt:
 class CliAttempt:
     """A login by the provider's own CLI. Its sandbox is gone when `run` returns."""
 
-    def __init__(
-        self,
-        *,
-        login_id: str,
-        provider: Provider,
-        way: LoginWay,
-        programs: Programs,
-        sandboxes: Sandboxes,
-        egress: Egress,
-        proxy: Proxy | None,
-        progress: Progress,
-    ) -> None:
-        self._login_id = login_id
-        self._provider = provider
-        self._way = way
-        self._programs = programs
+    def __init__(self, order: AttemptOrder, sandboxes: Sandboxes) -> None:
+        self._order = order
+        self._provider = order.provider
+        self._way = order.way
+        self._programs = order.programs
         self._sandboxes = sandboxes
-        self._egress = egress
-        self._proxy = proxy
         self._proxy_failed = ""
-        self._progress = progress
-        self._dialogue = way.dialogue()
+        self._progress = order.progress
+        self._dialogue = order.way.dialogue()
         self._sandbox: Sandbox | None = None
         self._process: Process | None = None
         self._offered = AsyncExitStack()
@@ -132,19 +133,19 @@ class CliAttempt:
         self._wants_code = False
         self._links = Links()
         self._given = asyncio.Event()
-        self._files = LoginFiles(provider)
+        self._files = LoginFiles(order.provider)
 
     async def run(self) -> Files:
         self._programs.require(self._provider.program)
         await self._progress.to(LoginState.STARTING, "A place for the login is being made.")
         async with await self._sandboxes.open(self._launch) as sandbox, self._offered:
             make_directories(sandbox.home, [*self._files.paths, LINKS_FILE])
-            binding = await self._egress.bind(
-                connection_id=self._login_id,
+            binding = await self._order.egress.bind(
+                connection_id=self._order.login_id,
                 policy=self._provider.policy(Purpose.LOGIN, ""),
                 listeners=sandbox.listeners,
                 sentinel=None,
-                proxy=self._proxy,
+                proxy=self._order.proxy,
                 on_exchange=self._saw,
             )
             async with binding:

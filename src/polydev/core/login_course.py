@@ -8,7 +8,7 @@ from polydev.config import LoginSettings
 from polydev.core.active_login import ActiveLogin
 from polydev.core.connecting import Connecting, NewConnection, Proof
 from polydev.core.desktops import Desktops
-from polydev.core.login_attempt import Attempt, CliAttempt, KeyAttempt
+from polydev.core.login_attempt import Attempt, AttemptOrder, CliAttempt, KeyAttempt
 from polydev.core.login_desktop import DesktopAttempt
 from polydev.core.login_files import Files
 from polydev.core.programs import Programs
@@ -191,27 +191,18 @@ class LoginCourse:
     ) -> Attempt:
         if isinstance(way, KeyWay):
             return KeyAttempt(provider, way, active)
-        if way.method is LoginMethod.REMOTE_DESKTOP:
-            return DesktopAttempt(
-                login_id=active.login.id,
-                provider=provider,
-                way=way,
-                programs=self._programs,
-                desktops=self._desktops,
-                egress=self._egress,
-                proxy=route.proxy,
-                progress=active,
-            )
-        return CliAttempt(
+        order = AttemptOrder(
             login_id=active.login.id,
             provider=provider,
             way=way,
             programs=self._programs,
-            sandboxes=self._sandboxes,
             egress=self._egress,
             proxy=route.proxy,
             progress=active,
         )
+        if way.method is LoginMethod.REMOTE_DESKTOP:
+            return DesktopAttempt(order, self._desktops)
+        return CliAttempt(order, self._sandboxes)
 
 
 def _prepared(preparing: asyncio.Task[Proof | None]) -> Proof | None:

@@ -11,48 +11,31 @@ from typing import Any
 
 from polydev.core.desktops import Desktops, OpenDesktop, Streams
 from polydev.core.home_files import changes, make_directories
-from polydev.core.login_attempt import SETTLE_SECONDS, Progress, outcome, proxy_trouble
+from polydev.core.login_attempt import SETTLE_SECONDS, AttemptOrder, outcome, proxy_trouble
 from polydev.core.login_files import Files, Links, LoginFiles
-from polydev.core.programs import Programs
 from polydev.desktop import POLICY, UPSTREAM_AUTHORITY
-from polydev.egress.client import Egress
 from polydev.errors import Conflict, LoginFailed
 from polydev.models.desktops import Window
 from polydev.models.egress import Exchange
 from polydev.models.logins import LoginState, LoginTrouble
 from polydev.models.places import LINKS_FILE, Launch, Place
-from polydev.models.proxies import Proxy
-from polydev.providers.base import Provider
-from polydev.providers.login import LoginOrder, LoginWay
+from polydev.providers.login import LoginOrder
 
 _WORDS = "Log in on the desktop, in its browser."
 
 
 class DesktopAttempt:
-    def __init__(
-        self,
-        *,
-        login_id: str,
-        provider: Provider,
-        way: LoginWay,
-        programs: Programs,
-        desktops: Desktops,
-        egress: Egress,
-        proxy: Proxy | None,
-        progress: Progress,
-    ) -> None:
-        self._login_id = login_id
-        self._provider = provider
-        self._way = way
-        self._programs = programs
+    def __init__(self, order: AttemptOrder, desktops: Desktops) -> None:
+        self._order = order
+        self._provider = order.provider
+        self._way = order.way
+        self._programs = order.programs
         self._desktops = desktops
-        self._egress = egress
-        self._proxy = proxy
         self._proxy_failed = ""
-        self._progress = progress
-        self._files = LoginFiles(provider)
+        self._progress = order.progress
+        self._files = LoginFiles(order.provider)
         self._links = Links()
-        self._dialogue = way.dialogue()
+        self._dialogue = order.way.dialogue()
         self._desktop: OpenDesktop | None = None
         self._done = asyncio.Event()
         self._hosts: set[tuple[str, str]] = set()
@@ -100,12 +83,12 @@ class DesktopAttempt:
         make_directories(home, [*self._files.paths, LINKS_FILE])
         desktop.desktop.on_fact = self._progress.note
         desktop.desktop.on_end = self._command_ended
-        binding = await self._egress.bind(
-            connection_id=self._login_id,
+        binding = await self._order.egress.bind(
+            connection_id=self._order.login_id,
             policy=POLICY,
             listeners=desktop.sandbox.listeners,
             sentinel=None,
-            proxy=self._proxy,
+            proxy=self._order.proxy,
             on_exchange=self._saw,
         )
         async with binding:

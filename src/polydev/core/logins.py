@@ -35,6 +35,7 @@ from polydev.models.logins import (
     LoginState,
     LoginTrouble,
 )
+from polydev.models.notices import Publish, Topic
 from polydev.providers.login import KeyWay, LoginWay
 from polydev.providers.registry import provider_named
 from polydev.secret import Secret
@@ -51,9 +52,11 @@ class Logins:
         course: LoginCourse,
         desktops: Desktops,
         proxies: Proxies,
+        publish: Publish,
         settings: LoginSettings,
     ) -> None:
         self._store = store
+        self._publish = publish
         self._course = course
         self._desktops = desktops
         self._proxies = proxies
@@ -105,7 +108,13 @@ class Logins:
             message="The login was asked for.",
         )
         # From here on there is a task to be cancelled, and nobody starts another beside it.
-        active = ActiveLogin(login, self._store, proxy=proxy, renews=renews)
+        active = ActiveLogin(
+            login,
+            self._store,
+            proxy=proxy,
+            renews=renews,
+            on_note=lambda: self._publish(user.id, Topic.LOGINS),
+        )
         self._active[login.id] = active
         active.task = asyncio.create_task(self._course.run(active, user, way, live))
         active.task.add_done_callback(lambda _: self._drop(login.id))

@@ -16,6 +16,8 @@ router = APIRouter()
 
 # Proxies end connections on which nothing comes, and only a write tells that a reader is gone.
 _BEAT_SECONDS = 15.0
+# How long a run's events still come after a sign-out.
+_LOOK_SECONDS = 1.0
 
 
 @router.get("/live")
@@ -35,7 +37,8 @@ async def run_events(
     """A run's events, from the beginning or after `Last-Event-ID`."""
     if last_event_id is not None and last_event_id.isdecimal() and len(last_event_id) < 19:
         after = int(last_event_id)
-    return _stream(_events(await services.runs.events(visit.caller, run_id, after)))
+    events = await services.runs.events(visit.caller, run_id, after)
+    return _stream(_events(visit, services, events))
 
 
 async def _notices(visit: Visit, services: WebServices) -> AsyncIterator[bytes]:
@@ -60,8 +63,19 @@ async def _notices(visit: Visit, services: WebServices) -> AsyncIterator[bytes]:
         yield b"retry: 60000\n\n"
 
 
-async def _events(events: AsyncIterator[Recorded]) -> AsyncIterator[bytes]:
+async def _events(
+    visit: Visit, services: WebServices, events: AsyncIterator[Recorded]
+) -> AsyncIterator[bytes]:
+    """Ends without a word once its reader is signed out: the browser asks again, and is refused."""
+    looked_at = asyncio.get_running_loop().time()
     async for recorded in events:
+        now = asyncio.get_running_loop().time()
+        if now - looked_at >= _LOOK_SECONDS:
+            looked_at = now
+            try:
+                await services.sign_ins.who(visit.token)
+            except NotSignedIn:
+                return
         fields = {
             "number": recorded.number,
             "at": recorded.at.isoformat(),
