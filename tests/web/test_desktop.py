@@ -56,14 +56,19 @@ class Desktop:
 
     async def asked(self, path: str, method: str = "GET") -> None:
         """Waits until the browser over there asked the provider for this."""
-        await self.sim.world.records.arrived(
-            lambda records: any(
-                (record.method, path in record.path) == (method, True)
-                for record in records
-                if record.number > self.since
-            ),
-            90,
-        )
+        try:
+            await self.sim.world.records.arrived(
+                lambda records: any(
+                    (record.method, path in record.path) == (method, True)
+                    for record in records
+                    if record.number > self.since
+                ),
+                90,
+            )
+        except TimeoutError:
+            await self.seen.page.get_by_text("What happened, step by step").click()
+            await self.seen.shot("never-asked")
+            raise
 
     async def still(self, name: str) -> None:
         """Waits until nothing on the screen changes any more; keeps a picture of the page."""

@@ -99,7 +99,10 @@ class ActiveLogin:
             ]
 
     async def to(self, state: LoginState, message: str, **fields: Any) -> None:
-        """Raises StoreProblem; the state in memory has changed all the same."""
+        """Who follows is told when it is stored.
+
+        Raises StoreProblem; the state in memory has changed all the same, and is told.
+        """
         if state is not self.login.state and state not in LOGIN_TRANSITIONS[self.login.state]:
             return
         now = datetime.now(UTC)
@@ -110,8 +113,10 @@ class ActiveLogin:
         message = mask_tokens(message)[:_MESSAGE_CHARACTERS]
         self.login = replace(self.login, state=state, message=message, changed_at=now, **fields)
         self._add(f"{STATE_MARK}{state.value}: {message}")
-        self._tell()
-        await self._store.logins.move(self.login, self.lines)
+        try:
+            await self._store.logins.move(self.login, self.lines)
+        finally:
+            self._tell()
 
     async def follow(self) -> AsyncIterator[Login]:
         """The login as it is, and again at each change, to its end."""

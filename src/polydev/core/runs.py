@@ -184,8 +184,10 @@ class Runs:
 
     async def latest(self, caller: Caller, limit: int) -> list[Run]:
         """The caller's runs, newest first; those in flight as they are now."""
+        before = dict(self._active)  # one may end, and leave, while the store is read
         stored = await self._store.runs.of_user(caller.user.id, limit=limit)
-        return [self._active[run.id].run if run.id in self._active else run for run in stored]
+        active = {**before, **self._active}
+        return [active[run.id].run if run.id in active else run for run in stored]
 
     async def events(self, caller: Caller, run_id: str, after: int) -> AsyncIterator[Recorded]:
         """The run's events after a number, to its end: live, or from the store."""
