@@ -12,7 +12,7 @@ WORKERS := $(shell n=$$(( $$(getconf _NPROCESSORS_ONLN) + 1 )); echo $$(( n > 4 
 # What src/polydev/desktop/packages.py names; a test holds the two alike.
 DESKTOP := adwaita-icon-theme dbus-daemon firefox-esr fonts-dejavu-core fonts-noto-cjk \
   tigervnc-standalone-server wmctrl x11-utils x11-xserver-utils xdotool xfce4-panel \
-  xfce4-terminal xfwm4
+  xfwm4 xterm
 
 .PHONY: help setup demo up check lint test bench lock clean programs
 

@@ -59,12 +59,16 @@ class Sitting:
 
     async def asked(self, path: str) -> None:
         """Waits until the browser asked the provider for this path."""
-        await self.sim.world.records.arrived(
-            lambda records: any(
-                path in record.path for record in records if record.number > self.since
-            ),
-            SECONDS,
-        )
+        try:
+            await self.sim.world.records.arrived(
+                lambda records: any(
+                    path in record.path for record in records if record.number > self.since
+                ),
+                SECONDS / 2,
+            )
+        except TimeoutError:
+            keep(await self.onlooker.picture(), f"{self.login.provider}-never-asked")
+            raise AssertionError(await self.logins.log(self.user, self.login.id)) from None
 
     async def still(self, name: str) -> Picture:
         """The screen, once nothing on it changes any more; kept."""

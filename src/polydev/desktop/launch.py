@@ -26,9 +26,8 @@ _FILES = Path(__file__).with_name("files")
 _EXECUTABLE = {"session": "session", "bin/sign-in": "sign-in", "bin/xdg-open": "xdg-open"}
 _XFCONF = "config/xfce4/xfconf/xfce-perchannel-xml"
 _PLAIN = {
-    **{name: name for name in ("start.html", "user.js", "xulstore.json")},
+    **{name: name for name in ("start.html", "user.js", "xterm.ad", "xulstore.json")},
     "config/gtk-3.0/settings.ini": "gtk.ini",
-    "config/xfce4/terminal/terminalrc": "terminalrc",
     f"{_XFCONF}/xfwm4.xml": "xfwm4.xml",
     f"{_XFCONF}/xfce4-panel.xml": "panel.xml",
 }

@@ -15,6 +15,6 @@ PACKAGES: Mapping[str, str] = {
     "x11-xserver-utils": "bin/xsetroot",
     "xdotool": "bin/xdotool",
     "xfce4-panel": "bin/xfce4-panel",
-    "xfce4-terminal": "bin/xfce4-terminal",
     "xfwm4": "bin/xfwm4",
+    "xterm": "bin/xterm",
 }

@@ -73,6 +73,8 @@ class Screen:
     async def picture(self, *, changed: bool = False) -> Picture:
         """The whole screen as it is; with `changed`, as it is after the next change."""
         whole = (3, changed, 0, 0, self.width, self.height)
+        if self._writer.is_closing():
+            raise _unusable("it closed the connection")
         try:
             self._writer.write(struct.pack(">BBHHHH", *whole))
             while not await self._message():
