@@ -1,8 +1,8 @@
 // Keeps the page true: hears which topics changed, and has the parts that show them fetched again
 // (they wait for the event `live-TOPIC` on the body). While a question is open nothing is exchanged
-// under it, nor while a button of the mouse is down: a click ends where it began, or is none.
-// A hidden page lets go of its connection, for a browser has few of them, and fetches
-// everything when it is seen again; so does one that had lost the gateway.
+// under it, nor while a button of the mouse is down: a click ends where it began, or is none. A
+// hidden page lets go of its connection, for a browser has few of them, and fetches everything when
+// it is seen again; so does one that had lost the gateway.
 
 const AGAIN_MS = 2000;
 const TOPICS = ["connections", "logins", "runs", "keys"];
@@ -10,8 +10,7 @@ const offline = document.getElementById("offline");
 const waiting = new Set();
 let source = null;
 let missed = true; // what changed since the page was rendered and before it listens
-
-let pressed = false;
+let pressed = false; // a button of the mouse, or a finger
 
 function held() {
   return pressed || document.querySelector("dialog[open]") !== null;
