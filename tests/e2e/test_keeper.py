@@ -301,6 +301,7 @@ async def test_it_is_refreshed_also_while_its_window_is_exhausted(
     await ada.close()
 
 
+@pytest.mark.providers("claude", "codex")
 async def test_a_followed_login_is_used_as_its_cli_renews_it(
     house: House, provider: str, tmp_path: Path
 ):
@@ -332,6 +333,7 @@ async def test_a_followed_login_is_used_as_its_cli_renews_it(
     await person.close()
 
 
+@pytest.mark.providers("codex")
 async def test_a_followed_login_that_is_over_waits_for_its_cli(
     house: House, provider: str, tmp_path: Path
 ):
