@@ -1,6 +1,9 @@
 import asyncio
+import fcntl
 import os
 import signal
+import sys
+import termios
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -121,9 +124,21 @@ async def test_what_nobody_reads_is_not_read_ahead():
     while not process._stdout._paused:
         await asyncio.sleep(0.01)
     held = process._stdout._queued_bytes
-    await asyncio.sleep(0.2)
+    async with asyncio.timeout(20):
+        while not pipe_is_full(process.pid):
+            await asyncio.sleep(0.01)
     assert process._stdout._queued_bytes == held < READ_AHEAD_BYTES + 300_000
     await process.stop(0)
+
+
+def pipe_is_full(pid: int) -> bool:
+    """Whether what the process has printed waits in its pipe, which takes hardly any more."""
+    pipe = os.open(f"/proc/{pid}/fd/1", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        waiting = int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
+        return waiting > 0.9 * fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ)
+    finally:
+        os.close(pipe)
 
 
 async def test_all_of_it_arrives_when_the_reader_is_slow_and_the_process_gone():
