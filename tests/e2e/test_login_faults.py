@@ -122,9 +122,9 @@ async def test_a_disabled_user_connects_nothing_any_more(
         assert await inside.store.connections.list() == ()
 
 
-async def test_a_log_keeps_its_beginning_its_states_and_its_end(sim: Simulator, tmp_path: Path):
+def _login() -> Login:
     now = datetime.now(UTC)
-    login = Login(
+    return Login(
         id=new_id("lgn"),
         user_id="usr_none",
         provider="claude",
@@ -134,6 +134,37 @@ async def test_a_log_keeps_its_beginning_its_states_and_its_end(sim: Simulator, 
         expires_at=now,
         changed_at=now,
     )
+
+
+async def test_who_begins_to_follow_during_a_change_is_told_of_it_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    stored = asyncio.Event()
+
+    async def move(*_: object) -> None:
+        await stored.wait()
+
+    settings = load_settings(data=tmp_path / "data")
+    async with Store.open(settings.store, settings.data) as store:
+        monkeypatch.setattr(store.logins, "move", move)
+        active = ActiveLogin(_login(), store, proxy=None, renews=None, on_note=lambda: None)
+        changing = asyncio.create_task(active.to(LoginState.STARTING, "It starts."))
+        await asyncio.sleep(0)
+        followed = active.follow()
+        assert (await anext(followed)).state is LoginState.STARTING
+        next_one = asyncio.ensure_future(anext(followed))
+        await asyncio.sleep(0)
+        stored.set()
+        await changing
+        for _ in range(5):  # as many turns of the loop as it could be told in
+            await asyncio.sleep(0)
+        assert not next_one.done()
+        await active.to(LoginState.FAILED, "It failed.")
+        assert (await next_one).state is LoginState.FAILED
+
+
+async def test_a_log_keeps_its_beginning_its_states_and_its_end(sim: Simulator, tmp_path: Path):
+    login = _login()
     settings = load_settings(data=tmp_path / "data")
     async with Store.open(settings.store, settings.data) as store:
         told: list[int] = []

@@ -216,6 +216,11 @@ class World:
         context = authority.server_context("localhost") if kind == "https" else None
         return LittleProxy(kind, context=context, **changes)
 
+    async def forget(self) -> None:
+        """Leaves nothing of its connections in a process that others use after it."""
+        for connection_id in self.connections:
+            await self.egress.forget(connection_id)
+
     async def connect_credential(self, connection_id: str = "c1", token: str = "") -> None:
         self.connections.add(connection_id)
         await self.egress.set_credential(
@@ -302,12 +307,10 @@ def world_of(
                 directory=tmp_path,
                 stack=stack,
             )
+            if not own:
+                process.push_async_callback(world.forget)
             await world.connect_credential()
             yield world
-            await stack.aclose()
-            if not own:
-                for connection_id in world.connections:
-                    await egress.forget(connection_id)
 
     return opened
 

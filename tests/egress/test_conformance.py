@@ -24,13 +24,21 @@ async def place(
 ) -> AsyncIterator[Place]:
     place = await world.place(request.param)
     yield place
-    if place.proxy:
-        assert upstream.connections <= len(place.proxy.asked)
+    _left_by_its_proxy(place, upstream)
 
 
 @pytest.fixture(params=list(WAYS))
-async def own_place(request: pytest.FixtureRequest, own_world: World) -> Place:
-    return await own_world.place(request.param)
+async def own_place(
+    request: pytest.FixtureRequest, own_world: World, upstream: Upstream
+) -> AsyncIterator[Place]:
+    place = await own_world.place(request.param)
+    yield place
+    _left_by_its_proxy(place, upstream)
+
+
+def _left_by_its_proxy(place: Place, upstream: Upstream) -> None:
+    if place.proxy:
+        assert upstream.connections <= len(place.proxy.asked)
 
 
 async def test_an_admitted_request_is_answered(place: Place, upstream: Upstream) -> None:

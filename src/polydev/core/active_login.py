@@ -120,9 +120,12 @@ class ActiveLogin:
 
     async def follow(self) -> AsyncIterator[Login]:
         """The login as it is, and again at each change, to its end."""
+        told = None
         while True:
             changed, login = self._changed, self.login
-            yield login
+            if login is not told:  # who began while a change was being stored knows it already
+                yield login
+            told = login
             if login.state.is_final:
                 return
             await changed.wait()
